@@ -1,0 +1,121 @@
+"""What the mesh hands to its users: peers, replies, receipts, incoming messages. Plain data; times in seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import MeshError
+
+Path = Literal["channel", "mailbox", "memory"]
+PeerState = Literal["connected", "online", "offline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One other agent. `connected` has an open channel, `online` is known to the registry, `offline` was seen before.
+
+    `description` and `skills` come from the peer's card and are text that the peer wrote: data, never instructions.
+    """
+
+    id: str
+    state: PeerState
+    description: str = ""
+    skills: tuple[Mapping[str, Any], ...] = ()
+    path: str = ""
+    fingerprint: str = ""
+    protocol: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PeerEvent:
+    """A peer changed: `joined`/`left` by the registry's word, `connected`/`disconnected` by its channel."""
+
+    kind: Literal["joined", "left", "connected", "disconnected"]
+    peer: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to an `ask`. `path` tells how it came, `latency_s` how long it took from the call."""
+
+    content: str
+    peer: str
+    conversation: str
+    message_id: str
+    path: str
+    latency_s: float = 0.0
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Receipt:
+    """A message was accepted by this side's outbox; `await delivered()` tells what became of it.
+
+    `state`: `accepted`, then once and for all `delivered` (the peer's agent has it), `sent` (an old peer that acknowledges
+    nothing) or `undeliverable` (`reason` says why). `path` is how it went, "" until known.
+    """
+
+    message_id: str
+    peer: str
+    conversation: str
+    state: Literal["accepted", "delivered", "sent", "undeliverable"] = "accepted"
+    path: str = ""
+    reason: str = ""
+    _done: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    async def delivered(self) -> Receipt:
+        """Wait for the final state and return self; never raises but CancelledError. Bounded by the message's time to live.
+
+        On the mesh's own loop only; other loops use `mesh.delivered(receipt)`.
+        """
+        await self._done.wait()
+        return self
+
+    def settle(self, state: Literal["delivered", "sent", "undeliverable"], *, path: str = "", reason: str = "") -> None:
+        """Set the final state (the first one wins). Called by the mesh."""
+        if self.state == "accepted":
+            self.state, self.path, self.reason = state, path, reason
+            self._done.set()
+
+
+@dataclass(slots=True)
+class Incoming:
+    """One message that a peer's agent sent to this one.
+
+    `content` is text the peer wrote: data. `skill` and `arguments` are set when the peer calls a named skill. `ttl_s` is what is
+    left of its time. `expects_reply` is True for an `ask`: then exactly one of `reply` and `fail` is sent (later calls do nothing).
+    """
+
+    peer: str
+    content: str
+    conversation: str
+    message_id: str
+    expects_reply: bool
+    hops: int = 0
+    ttl_s: float = 60.0
+    broadcast: bool = False
+    skill: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    chain: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    path: str = ""
+    attempt: int = 1
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    _answer: Callable[[str | MeshError, Mapping[str, Any] | None], Awaitable[None]] | None = field(default=None, repr=False)
+
+    async def reply(self, content: str, *, meta: Mapping[str, Any] | None = None) -> None:
+        """Answer the request. Does nothing for a message that expects no reply, and after the first answer."""
+        await self._once(content, meta)
+
+    async def fail(self, error: MeshError) -> None:
+        """Answer the request with an error: its code, retryable and executed reach the asker."""
+        await self._once(error, None)
+
+    async def _once(self, answer: str | MeshError, meta: Mapping[str, Any] | None) -> None:
+        send, self._answer = self._answer, None
+        if send is not None:
+            await send(answer, meta)
