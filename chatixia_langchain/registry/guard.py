@@ -1,0 +1,93 @@
+"""In front of every HTTP route: a credential, and a bound on the body. What is not named open here is closed.
+
+Pure ASGI, so that nothing of a request is parsed before its sender is known.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .auth import Unauthorized
+from .state import Registry
+
+OPEN: Final = frozenset({"/healthz", "/openapi.json", "/api/token", "/api/pairing/pair"})
+"""Paths that ask for no credential here: two tell nothing, `/api/token` looks at the key itself, and for pairing the code
+is the credential."""
+MAX_BODY_BYTES: Final = 1024 * 1024  # a task with the largest message, quoted once more as JSON text
+STATUS: Final = {
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "refused": 409,
+    "message_too_big": 413,
+    "invalid_line": 422,
+    "rate_limited": 429,
+    "busy": 503,
+    "internal": 500,
+}
+
+
+class Refusal(Exception):
+    """A request is refused: `code` is a word of errors.json and decides the status."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of the answer."""
+        return {"error": self.text, "code": self.code}
+
+    def headers(self) -> dict[str, str]:
+        """What goes with it: how to log in, when to come back."""
+        extra = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "60"}, 503: {"retry-after": "1"}}
+        return extra.get(STATUS[self.code], {})
+
+
+class Guard:
+    """ASGI middleware; puts the caller's `Identity` into `scope["state"]["caller"]`."""
+
+    def __init__(self, app: ASGIApp, registry: Registry) -> None:
+        self._app, self._registry = app, registry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # the WebSocket route looks at its token itself
+            await self._app(scope, receive, send)
+            return
+        try:
+            headers = dict(scope["headers"])
+            if scope["path"] not in OPEN:
+                scope.setdefault("state", {})["caller"] = self._registry.identify(headers)
+            length = headers.get(b"content-length", b"")
+            if length.isdigit() and int(length) > MAX_BODY_BYTES:
+                raise Refusal("message_too_big", f"the body has {int(length)} bytes, the limit is {MAX_BODY_BYTES}")
+            await self._app(scope, _bounded(receive), send)
+        except Unauthorized as exc:
+            await _refuse(send, Refusal("unauthorized", str(exc)))
+        except Refusal as exc:  # raised here or while the body was read: no answer has begun
+            await _refuse(send, exc)
+
+
+def _bounded(receive: Receive) -> Receive:
+    taken = 0
+
+    async def bounded() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > MAX_BODY_BYTES:
+            raise Refusal("message_too_big", f"the body has more than {MAX_BODY_BYTES} bytes")
+        return message
+
+    return bounded
+
+
+async def _refuse(send: Send, refusal: Refusal) -> None:
+    body = json.dumps(refusal.body()).encode()
+    headers = [(k.encode(), v.encode()) for k, v in refusal.headers().items()]
+    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": STATUS[refusal.code], "headers": headers})
+    await send({"type": "http.response.body", "body": body})

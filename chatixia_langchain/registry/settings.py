@@ -1,0 +1,90 @@
+"""Settings of one registry, frozen. Environment is passed in; nothing here reads it by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import Secret
+from .auth import MIN_SECRET_CHARS
+from .ice import parse_ice_servers
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """How one registry runs. `port` 0: a free one. `db` None: state ends with the process."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    allow_query_token: bool = False
+    db: Path | None = None
+    ice_servers: tuple[Mapping[str, Any], ...] = ()
+    turn_urls: tuple[str, ...] = ()
+    turn_secret: Secret = field(default_factory=lambda: Secret(""))
+    token_secret: Secret = field(default_factory=lambda: Secret(""))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"port {self.port} is not between 0 and 65535")
+        if self.turn_urls and not self.turn_secret:
+            raise SettingsError("TURN_URL is set but TURN_SECRET is not: peers could not log in to the TURN server")
+        bad = [u for u in self.turn_urls if not u.startswith(("turn:", "turns:"))]
+        if bad:
+            raise SettingsError(f"TURN_URL {bad[0]!r} does not start with turn: or turns:")
+        length = len(self.token_secret.reveal())
+        if 0 < length < MIN_SECRET_CHARS:
+            raise SettingsError(f"REGISTRY_SECRET has {length} characters; it needs at least {MIN_SECRET_CHARS}")
+
+    @classmethod
+    def make(
+        cls,
+        env: Mapping[str, str],
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        allow_query_token: bool = False,
+        db: str | None = None,
+        ice_servers: str | None = None,
+    ) -> RegistrySettings:
+        """Arguments first, then `env`: PORT, ICE_SERVERS, TURN_URL, TURN_SECRET, REGISTRY_SECRET(_FILE), SIGNALING_SECRET.
+
+        Raises SettingsError naming the setting.
+        """
+        if port is None:
+            text = env.get("PORT", "").strip() or "8080"
+            if not (text.isascii() and text.isdecimal()):
+                raise SettingsError(f"PORT {text!r} is not a number")
+            port = int(text)
+        try:
+            servers = parse_ice_servers(ice_servers if ice_servers is not None else env.get("ICE_SERVERS", ""))
+        except ValueError as exc:
+            raise SettingsError(str(exc)) from exc
+        return cls(
+            host=host or "127.0.0.1",
+            port=port,
+            allow_query_token=allow_query_token,
+            db=Path(db) if db else None,
+            ice_servers=tuple(servers),
+            turn_urls=tuple(u.strip() for u in env.get("TURN_URL", "").split(",") if u.strip()),
+            turn_secret=Secret(env.get("TURN_SECRET", "")),
+            token_secret=Secret(_token_secret(env)),
+        )
+
+
+def _token_secret(env: Mapping[str, str]) -> str:
+    file = env.get("REGISTRY_SECRET_FILE", "")
+    if env.get("REGISTRY_SECRET") or not file:
+        return env.get("REGISTRY_SECRET") or env.get("SIGNALING_SECRET", "")
+    try:
+        secret = Path(file).read_text().strip()
+    except (OSError, UnicodeError) as exc:
+        raise SettingsError(f"REGISTRY_SECRET_FILE {file!r} cannot be read: {exc}") from exc
+    if not secret:
+        raise SettingsError(f"REGISTRY_SECRET_FILE {file!r} is empty")
+    return secret
