@@ -1,0 +1,107 @@
+//! The checks that every foreign text passes before it is carried on.
+//!
+//! `serde_json` says whether the text is JSON; what it does not say, and every reader behind us needs, is checked here:
+//! nesting of at most 64 levels, no half of a surrogate pair (other languages cannot hold one), no raw CR or LF (a body
+//! holding one could forge a line).
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::limits::{MAX_JSON_DEPTH, MAX_MESSAGE_BYTES};
+use crate::error::{Code, Failure};
+
+/// Reads bytes as UTF-8 text.
+pub fn text(bytes: &[u8]) -> Result<&str, Failure> {
+    std::str::from_utf8(bytes).map_err(|e| Failure::invalid(format!("not valid UTF-8 at byte {}", e.valid_up_to())))
+}
+
+/// Checks a body from a peer: one line that holds one JSON object of at most `MAX_MESSAGE_BYTES`.
+///
+/// Fails with `message_too_big` or `invalid_line`; the bytes are not changed and not copied.
+pub fn check_message(message: &[u8]) -> Result<(), Failure> {
+    if message.len() > MAX_MESSAGE_BYTES {
+        let size = message.len();
+        return Err(Failure::new(Code::MessageTooBig, format!("message of {size} bytes, limit {MAX_MESSAGE_BYTES}")));
+    }
+    let raw: &RawValue = serde_json::from_str(text(message)?).map_err(|e| Failure::invalid(format!("message: {e}")))?;
+    check_object_line(raw)?;
+    // What stands around the object would travel too, so it has to be a single line as well.
+    match message.iter().any(|b| matches!(b, b'\r' | b'\n')) {
+        true => Err(Failure::invalid("message holds a raw CR or LF")),
+        false => Ok(()),
+    }
+}
+
+/// As [`check_message`], for a body that `serde_json` has already scanned as part of a larger line.
+pub(super) fn check_object_line(raw: &RawValue) -> Result<(), Failure> {
+    let bytes = raw.get().as_bytes();
+    if bytes.first() != Some(&b'{') {
+        return Err(Failure::invalid("message must be a JSON object"));
+    }
+    check(bytes, Lines::One)
+}
+
+/// Checks nesting and surrogates of a frame that `serde_json` has taken as JSON.
+pub(super) fn check_frame(valid: &str) -> Result<(), Failure> {
+    check(valid.as_bytes(), Lines::Many)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Lines {
+    One,
+    Many,
+}
+
+/// Walks over JSON that is known to be valid, jumping over the inside of strings.
+fn check(valid: &[u8], lines: Lines) -> Result<(), Failure> {
+    let mut depth = 0usize;
+    let mut at = 0;
+    while let Some(&byte) = valid.get(at) {
+        at += 1;
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > MAX_JSON_DEPTH {
+                    return Err(Failure::invalid(format!("nested deeper than {MAX_JSON_DEPTH} levels")));
+                }
+            }
+            // Valid JSON closes only what it opened; saturating, so that even a mistake of ours cannot panic.
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => at = end_of_string(valid, at)?,
+            b'\r' | b'\n' if lines == Lines::One => return Err(Failure::invalid("message holds a raw CR or LF")),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives the position behind the closing quote of the string whose inside starts at `at`.
+fn end_of_string(valid: &[u8], mut at: usize) -> Result<usize, Failure> {
+    loop {
+        let Some(step) = memchr::memchr2(b'"', b'\\', &valid[at..]) else { return Ok(valid.len()) };
+        at += step;
+        if valid[at] == b'"' {
+            return Ok(at + 1);
+        }
+        match unicode_escape(&valid[at..]) {
+            None => at = (at + 2).min(valid.len()), // a short escape
+            Some(0xD800..=0xDBFF) => match valid.get(at + 6..).and_then(unicode_escape) {
+                Some(0xDC00..=0xDFFF) => at += 12,
+                _ => return Err(Failure::invalid("half of a surrogate pair in a string")),
+            },
+            Some(0xDC00..=0xDFFF) => return Err(Failure::invalid("half of a surrogate pair in a string")),
+            Some(_) => at += 6,
+        }
+    }
+}
+
+/// Reads `\uXXXX` at the start of `bytes`.
+fn unicode_escape(bytes: &[u8]) -> Option<u16> {
+    let hex = bytes.get(..6)?.strip_prefix(b"\\u")?;
+    u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()
+}
+
+/// Cuts the part of `line` that `raw` is, without copying.
+pub(super) fn share(line: &Bytes, raw: &RawValue) -> Bytes {
+    line.slice_ref(raw.get().as_bytes())
+}
