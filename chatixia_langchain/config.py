@@ -121,3 +121,8 @@ class MeshConfig:
             skills=tuple({"name": s} if isinstance(s, str) else dict(s) for s in skills),
             **rest,
         )
+
+
+def environment() -> Mapping[str, str]:
+    """This process's environment, for those who hand parts of it on to a process they start."""
+    return os.environ

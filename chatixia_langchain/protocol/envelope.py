@@ -106,8 +106,13 @@ def encode(frame: Frame) -> bytes:
     payload = frame.payload if frame.payload is not None else {}
     if frame.mesh is None:
         fields = (frame.type, frame.request_id, frame.source_agent, frame.target_agent)
-        return _ENCODER.encode(dict(zip(("type", "request_id", "source_agent", "target_agent"), fields, strict=True)) | {"payload": payload})
-    return _ENCODER.encode(_Wire(frame.type, frame.request_id, frame.source_agent, frame.target_agent, payload, frame.mesh))
+        return _ENCODER.encode(
+            dict(zip(("type", "request_id", "source_agent", "target_agent"), fields, strict=True))
+            | {"payload": payload}
+        )
+    return _ENCODER.encode(
+        _Wire(frame.type, frame.request_id, frame.source_agent, frame.target_agent, payload, frame.mesh)
+    )
 
 
 def decode(data: bytes) -> Frame:
