@@ -105,7 +105,9 @@ class Incoming:
     path: str = ""
     attempt: int = 1
     cancelled: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
-    _answer: Callable[[str | MeshError, Mapping[str, Any] | None], Awaitable[None]] | None = field(default=None, repr=False)
+    _answer: Callable[[str | MeshError, Mapping[str, Any] | None], Awaitable[None]] | None = field(
+        default=None, repr=False
+    )
 
     async def reply(self, content: str, *, meta: Mapping[str, Any] | None = None) -> None:
         """Answer the request. Does nothing for a message that expects no reply, and after the first answer."""

@@ -1,0 +1,187 @@
+"""The parts of one mesh put together, and the sink that its transport calls.
+
+The sink is synchronous: state machines first, then futures and queues. It never waits and never raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ..config import MeshConfig
+from ..errors import MeshClosed, Undeliverable
+from ..transport.base import LinkState, PeerDown, PeerJoined, PeerLeft, PeerUp, Received, Transport, TransportEvent
+from .core import Core, PeerState
+from .outgoing import Outgoing
+from .paths import Paths
+from .receiver import Receiver
+from .requests import Requests
+from .types import PeerEvent, Receipt
+
+logger = logging.getLogger(__name__)
+
+LINGER_S = 1.0  # how long closing waits for acknowledgements of what was sent just before
+
+
+class Engine:
+    """Everything of a running mesh that is not its public face. Lives on one loop."""
+
+    def __init__(self, config: MeshConfig, transport: Transport) -> None:
+        self.core = Core(config, transport)
+        self.out = Outgoing(self.core)
+        self.paths = self.out.paths = Paths(self.core, self.out)
+        self.requests = Requests(self.core, self.out)
+        self.receiver = Receiver(self.core, self.out, self.requests)
+        self.core.on_tick = self.out.tick
+        self._path = "memory" if transport.name == "memory" else "channel"
+        self._up_waiters: set[asyncio.Future[None]] = set()
+
+    def event(self, event: TransportEvent) -> None:
+        """The sink of the primary transport."""
+        if isinstance(event, Received):  # first: the hot one
+            self.receiver.received(
+                event.peer, event.body, "mailbox" if self.core.transport.name == "mailbox" else self._path
+            )
+        elif isinstance(event, PeerUp):
+            self._up(event)
+        elif isinstance(event, PeerDown):
+            self._down(event)
+        elif isinstance(event, PeerJoined):
+            self._joined(event)
+        elif isinstance(event, PeerLeft):
+            self._left(event)
+        else:
+            self._link(event)
+
+    def mailbox_event(self, event: TransportEvent) -> None:
+        """The sink of the mailbox, when it is the second path: only its messages count."""
+        if not isinstance(event, Received):
+            return
+        self.core.counters["by_mailbox"] += 1
+        peer = self.core.peer(event.peer)
+        self._seen(peer)
+        if not peer.up and not peer.mailbox and self.core.mailbox is not None:
+            self.paths.use_mailbox(peer)  # it found no channel to us: answer the same way, at once
+        self.receiver.received(event.peer, event.body, "mailbox")
+
+    def _up(self, event: PeerUp) -> None:
+        core, peer = self.core, self.core.peer(event.peer)
+        peer.up, peer.generation, peer.protocol = True, event.generation, event.protocol
+        peer.max_bytes, peer.path = event.max_message_bytes, event.path
+        peer.fingerprint = event.fingerprint or peer.fingerprint
+        peer.old = event.protocol == 0
+        peer.hello_sent = False
+        self._seen(peer)
+        self.paths.found(peer)
+        if not peer.old and event.path != "mailbox":
+            self.receiver.say_hello(peer)
+        peer.session.outbox.requeue()
+        self.out.flush(peer)
+        core.emit(PeerEvent("connected", peer.id))
+        self._wake_waiters()
+
+    def _down(self, event: PeerDown) -> None:
+        peer = self.core.peers.get(event.peer)
+        if peer is None or not peer.up or event.generation != peer.generation:
+            return  # the end of an older channel
+        peer.up = False
+        peer.path = ""
+        if peer.writable is not None:
+            peer.writable.cancel()
+        self.core.emit(PeerEvent("disconnected", peer.id, event.reason))
+        if self.core.has_work(peer):
+            self.paths.seek(peer)
+
+    def _joined(self, event: PeerJoined) -> None:
+        peer = self.core.peer(event.peer)
+        new = not peer.online
+        peer.online = True
+        peer.protocol = event.protocol if not peer.up else peer.protocol
+        peer.fingerprint = event.fingerprint or peer.fingerprint
+        self._seen(peer)
+        peer.nudge.set()  # a dial that pauses goes on at once
+        if new:
+            self.core.emit(PeerEvent("joined", peer.id))
+        self._wake_waiters()
+
+    def _left(self, event: PeerLeft) -> None:
+        peer = self.core.peers.get(event.peer)
+        if peer is not None and peer.online:
+            peer.online = False
+            self.core.emit(PeerEvent("left", peer.id))
+
+    def _link(self, event: LinkState) -> None:
+        if event.up and event.peer_id:
+            self.core.name = event.peer_id
+        if not event.up:
+            logger.warning("agent=%s: the link is down: %s", self.core.name, event.reason)
+            for peer in self.core.peers.values():
+                peer.online = False  # it is said anew when the link is back
+            self.core.changed()
+        self.paths.link_changed(event.up)
+
+    def _seen(self, peer: PeerState) -> None:
+        if not peer.seen:
+            peer.seen = True
+            self.core.changed()
+
+    # waiting for a peer
+
+    async def wait_for(self, peer_id: str) -> None:
+        """Return when the peer is online or connected. Raises MeshClosed."""
+        while True:
+            peer = self.core.peers.get(peer_id)
+            if peer is not None and (peer.up or peer.online):
+                return
+            if self.core.closing:
+                raise MeshClosed("the mesh was closed")
+            waiter: asyncio.Future[None] = self.core.loop.create_future()
+            self._up_waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._up_waiters.discard(waiter)
+
+    def _wake_waiters(self) -> None:
+        for waiter in self._up_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # the end
+
+    def fail_all(self) -> None:
+        """Refuse new work, and tell everyone who waits."""
+        core = self.core
+        core.closing = True
+        for waiting in core.pending.clear():
+            entry = core.peer(waiting.peer).session.outbox.drop(waiting.id)
+            if not waiting.owner.done():
+                executed = "no" if entry is not None and entry.tries == 0 else "unknown"
+                waiting.owner.set_exception(MeshClosed("the mesh was closed before the answer came", executed=executed))  # type: ignore[arg-type]
+        for peer in core.peers.values():
+            self.out.send_acks(peer)
+            for room in peer.room_waiters:
+                if not room.done():
+                    room.set_exception(MeshClosed("the mesh was closed", executed="no"))
+            for incoming in peer.session.inbox.running.values():
+                incoming.cancelled.set()
+        core.inbox.close()
+        for feed in core.event_feeds:
+            feed.close()
+        self._wake_waiters()
+
+    async def linger(self) -> None:
+        """Give what was sent to open channels a moment to be acknowledged."""
+        end = self.core.now() + LINGER_S
+        while self.core.now() < end and any(p.up and len(p.session.outbox) for p in self.core.peers.values()):
+            await asyncio.sleep(0.005)  # only while closing, and for a second at most
+
+    def drop_all(self) -> None:
+        """Settle what is left: it will not be delivered by this mesh."""
+        for peer in self.core.peers.values():
+            for entry in list(peer.session.outbox.entries.values()):
+                peer.session.outbox.drop(entry.id)
+                if isinstance(entry.owner, Receipt):
+                    executed = "unknown" if entry.tries else "no"
+                    why = Undeliverable("the mesh was closed before it was acknowledged", executed=executed)  # type: ignore[arg-type]
+                    entry.owner.settle("undeliverable", path=self.out.label(entry.path), reason=str(why))

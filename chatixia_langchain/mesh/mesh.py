@@ -1,0 +1,289 @@
+"""`Mesh`: one agent in the mesh.
+
+    async with Mesh("planner", registry="https://mesh.example", api_key=...) as mesh:
+        reply = await mesh.ask("researcher", "what is known of X?")
+
+- one owner task enters and leaves everything; callers reach it by state and futures, so that closing works from any task
+- every method may be awaited on any loop; `mesh.sync` has the blocking twins
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from types import MappingProxyType, TracebackType
+from typing import Any, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from ..config import MeshConfig
+from ..errors import MeshClosed, MeshError, PeerUnreachable
+from ..transport.base import Transport
+from .engine import Engine
+from .feed import Feed, Taker
+from .lifetime import Lifetime
+from .portal import Portal
+from .status import status
+from .sync import SyncMesh
+from .types import Incoming, Peer, PeerEvent, Receipt, Reply
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+EVENTS_KEPT = 256  # per listener; when full the oldest is dropped: `mesh.peers` always has the present state
+
+
+class Mesh:
+    """One agent in the mesh. Settings are those of `MeshConfig`; `transport` is a name or a `Transport`.
+
+    Raises ValueError for a setting that is wrong.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        registry: str | None = None,
+        api_key: str | None = None,
+        description: str = "",
+        skills: Sequence[str | Mapping[str, Any]] = (),
+        transport: str | Transport | None = None,
+        config: MeshConfig | None = None,
+        **settings: Any,
+    ) -> None:
+        given = transport if isinstance(transport, Transport) else None
+        chosen = "memory" if given is not None and given.name == "memory" else None if given is not None else transport
+        self.config = config or MeshConfig.make(
+            name,
+            registry=registry,
+            api_key=api_key,
+            description=description,
+            skills=skills,
+            transport=chosen,  # type: ignore[arg-type]
+            **settings,
+        )
+        self._lifetime = Lifetime(self.config, given)
+        self._portal_scope: AbstractContextManager[BlockingPortal] | None = None
+        self._blocking: BlockingPortal | None = None
+        self.sync = SyncMesh(self)
+
+    # life
+
+    async def start(self) -> Mesh:
+        """Join the mesh: returns self when this side is usable. A mesh is started once.
+
+        Raises SidecarNotFound, SidecarFailed, RegistryRefused, LinkDown or MeshClosed (it was closed before).
+        """
+        await self._lifetime.start()
+        return self
+
+    async def aclose(self) -> None:
+        """Leave the mesh: whoever waits gets MeshClosed at once. Idempotent; from any task, loop or thread."""
+        await self._lifetime.aclose()
+
+    async def __aenter__(self) -> Mesh:
+        return await self.start()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Mesh:
+        """Run the mesh on a loop in a thread of its own, for code that is not async: use `mesh.sync`, or the tools."""
+        scope = start_blocking_portal(backend="asyncio", name=f"mesh-{self.config.name}")
+        portal = scope.__enter__()
+        try:
+            portal.call(self.start)
+        except BaseException as exc:
+            scope.__exit__(type(exc), exc, exc.__traceback__)
+            raise
+        self._portal_scope, self._blocking = scope, portal
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        scope, portal = self._portal_scope, self._blocking
+        self._portal_scope = self._blocking = None
+        if scope is None or portal is None:
+            return
+        try:
+            portal.call(self.aclose)
+        finally:
+            scope.__exit__(None, None, None)
+
+    # what is known
+
+    @property
+    def name(self) -> str:
+        """The name of this agent in the mesh."""
+        engine = self._lifetime.engine
+        return engine.core.name if engine is not None else self.config.name
+
+    @property
+    def peers(self) -> Mapping[str, Peer]:
+        """The other agents, connected, online or seen before: a snapshot. From any thread."""
+        engine = self._lifetime.engine
+        return MappingProxyType(engine.core.snapshot() if engine is not None else {})
+
+    @property
+    def transport_name(self) -> str:
+        """sidecar, aiortc, mailbox or memory; "" before `start`."""
+        engine = self._lifetime.engine
+        return engine.core.transport.name if engine is not None else ""
+
+    async def status(self) -> dict[str, Any]:
+        """Transport and why it was chosen, links with path and round-trip time, counters, queue sizes: plain JSON."""
+        engine = self._engine()
+        if not self._portal.here:
+            return await self._portal.call(self.status)
+        return await status(engine, self._lifetime)
+
+    # talking
+
+    async def ask(
+        self,
+        peer: str,
+        content: str,
+        *,
+        conversation: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  (it travels with the request)
+        message_id: str | None = None,
+        skill: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        hops: int = 0,
+        chain: Iterable[str] = (),
+        meta: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """Ask a peer's agent and wait for its reply, at most `timeout` seconds (default: `request_timeout_s`).
+
+        A request with the `message_id` of an earlier one is answered with the earlier answer, and not run again.
+        Cancelling is safe: the peer is told, a late reply is dropped. Raises MeshTimeout, PeerUnreachable (never sent), PeerGone,
+        RemoteError (the peer's own error), MessageTooBig, MeshClosed; ValueError for arguments that cannot be sent.
+        """
+        engine = self._engine()
+        options: dict[str, Any] = {
+            "conversation": conversation, "timeout": timeout, "message_id": message_id, "skill": skill, "arguments": arguments,
+            "hops": hops, "chain": chain, "meta": meta,
+        }  # fmt: skip
+        if not self._portal.here:
+            return await self._portal.call(partial(engine.requests.ask, peer, content, **options))
+        return await engine.requests.ask(peer, content, **options)
+
+    async def send(
+        self,
+        peer: str,
+        content: str,
+        *,
+        conversation: str | None = None,
+        ttl: float | None = None,
+        message_id: str | None = None,
+        hops: int = 0,
+        chain: Iterable[str] = (),
+        meta: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Send a message that expects no reply; returns once it is accepted, waiting while the peer's window is full.
+
+        From then on it is delivered once, or its receipt says `undeliverable` after at most `ttl` seconds (default 300). Raises Busy
+        (no room within `ttl`), MessageTooBig, MeshClosed; ValueError for arguments that cannot be sent.
+        """
+        engine = self._engine()
+        more = {"message_id": message_id, "hops": hops, "chain": chain, "meta": meta}
+        if not self._portal.here:
+            return await self._portal.call(partial(engine.requests.send, peer, content, ttl, conversation, **more))
+        return await engine.requests.send(peer, content, ttl, conversation, **more)
+
+    def send_nowait(
+        self,
+        peer: str,
+        content: str,
+        *,
+        conversation: str | None = None,
+        ttl: float | None = None,
+        message_id: str | None = None,
+        hops: int = 0,
+        chain: Iterable[str] = (),
+        meta: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """`send` that raises Busy at once when the peer's window is full. Only on the mesh's own loop."""
+        engine = self._engine()
+        if not self._portal.here:
+            raise RuntimeError("send_nowait works on the mesh's own loop only: use send, or mesh.sync.send")
+        more = {"message_id": message_id, "hops": hops, "chain": chain, "meta": meta}
+        return engine.requests.send_nowait(peer, content, ttl, conversation, **more)
+
+    async def broadcast(
+        self,
+        content: str,
+        *,
+        to: Iterable[str] | None = None,
+        conversation: str | None = None,
+        hops: int = 0,
+        chain: Iterable[str] = (),
+        meta: Mapping[str, Any] | None = None,
+    ) -> dict[str, Receipt | MeshError]:
+        """Send one message to many (default: everyone online). A peer that cannot be written to is an error in the result."""
+        engine = self._engine()
+        more = {"hops": hops, "chain": tuple(chain), "meta": meta}
+        return await self._portal.call(partial(engine.requests.broadcast, content, to, conversation, **more))
+
+    async def delivered(self, receipt: Receipt) -> Receipt:
+        """Wait, on any loop, until the receipt has its final state."""
+        if not self._portal.here:
+            return await self._portal.call(receipt.delivered)
+        return await receipt.delivered()
+
+    # listening
+
+    def incoming(self) -> Taker[Incoming]:
+        """Messages from other agents. Several takers share one queue: each message goes to one of them."""
+        return Taker(self._engine().core.inbox, self._bridge)
+
+    def peer_events(self) -> Taker[PeerEvent]:
+        """Events from now on, at most 256 waiting: past that the oldest is dropped, and `mesh.peers` has the present state."""
+        feeds = self._engine().core.event_feeds
+        feed: Feed[PeerEvent] = Feed(EVENTS_KEPT, drop_oldest=True)
+        feeds.append(feed)
+        return Taker(feed, self._bridge, on_close=partial(feeds.remove, feed))
+
+    async def wait_for_peer(self, peer: str, *, timeout: float = 15.0) -> Peer:  # noqa: ASYNC109
+        """Wait until a peer is online or connected. Raises PeerUnreachable after `timeout` seconds."""
+        engine = self._engine()
+        if not self._portal.here:
+            return await self._portal.call(partial(self.wait_for_peer, peer, timeout=timeout))
+        try:
+            async with asyncio.timeout(timeout):
+                await engine.wait_for(peer)
+        except TimeoutError:
+            raise PeerUnreachable(peer, f"not seen within {timeout:g} s") from None
+        return self.peers[peer]
+
+    # other loops and threads
+
+    async def call(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run `work(*args)` on the mesh's loop, from any loop. Cancelling cancels it there."""
+        self._engine()
+        return await self._portal.call(work, *args)
+
+    def call_sync(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run `work(*args)` on the mesh's loop and block until it is done. Raises RuntimeError on the mesh's own thread."""
+        self._engine()
+        return self._portal.call_sync(work, *args)
+
+    @property
+    def _portal(self) -> Portal:
+        portal = self._lifetime.portal
+        if portal is None:
+            raise MeshClosed(f"the mesh of {self.config.name!r} was not started", executed="no")
+        return portal
+
+    def _engine(self) -> Engine:
+        engine = self._lifetime.engine
+        if engine is None:
+            raise MeshClosed(f"the mesh of {self.config.name!r} was not started", executed="no")
+        return engine
+
+    def _bridge(self, work: Callable[..., Awaitable[Any]]) -> Awaitable[Any] | None:
+        return None if self._portal.here else self._portal.call(work)

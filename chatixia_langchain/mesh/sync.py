@@ -1,0 +1,64 @@
+"""The blocking door: the same calls for code that is not async, from any thread but the mesh's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MeshError
+from .types import Incoming, Peer, Receipt, Reply
+
+if TYPE_CHECKING:
+    from .mesh import Mesh
+
+
+class SyncMesh:
+    """`mesh.sync`. Every call raises RuntimeError at once, instead of a deadlock, on the thread of the mesh's loop."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+
+    def ask(self, peer: str, content: str, **options: Any) -> Reply:
+        """See `Mesh.ask`."""
+        return self._mesh.call_sync(partial(self._mesh.ask, peer, content, **options))
+
+    def send(self, peer: str, content: str, **options: Any) -> Receipt:
+        """See `Mesh.send`."""
+        return self._mesh.call_sync(partial(self._mesh.send, peer, content, **options))
+
+    def broadcast(self, content: str, **options: Any) -> dict[str, Receipt | MeshError]:
+        """See `Mesh.broadcast`."""
+        return self._mesh.call_sync(partial(self._mesh.broadcast, content, **options))
+
+    def delivered(self, receipt: Receipt) -> Receipt:
+        """See `Mesh.delivered`."""
+        return self._mesh.call_sync(self._mesh.delivered, receipt)
+
+    def status(self) -> dict[str, Any]:
+        """See `Mesh.status`."""
+        return self._mesh.call_sync(self._mesh.status)
+
+    def wait_for_peer(self, peer: str, *, timeout: float = 15.0) -> Peer:
+        """See `Mesh.wait_for_peer`."""
+        return self._mesh.call_sync(partial(self._mesh.wait_for_peer, peer, timeout=timeout))
+
+    def incoming(self) -> Iterator[Incoming]:
+        """Iterate over incoming messages, blocking. Ends when the mesh is closed. Answer with `reply` and `fail` of this object."""
+        taker = self._mesh.incoming()
+        while True:
+            try:
+                item = self._mesh.call_sync(taker.__anext__)
+            except StopAsyncIteration:
+                return
+            except MeshError:
+                return  # the mesh was closed, and its loop with it
+            yield item
+
+    def reply(self, incoming: Incoming, content: str, *, meta: Mapping[str, Any] | None = None) -> None:
+        """See `Incoming.reply`."""
+        self._mesh.call_sync(partial(incoming.reply, content, meta=meta))
+
+    def fail(self, incoming: Incoming, error: MeshError) -> None:
+        """See `Incoming.fail`."""
+        self._mesh.call_sync(incoming.fail, error)
