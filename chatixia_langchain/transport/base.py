@@ -95,6 +95,8 @@ class Transport(ABC):
     """One way to reach peers. All methods are called on the loop that `start` ran on."""
 
     name: str = "?"
+    why: str = ""
+    """Why it was chosen, for people."""
 
     @abstractmethod
     async def start(self, sink: Sink) -> TransportInfo:
