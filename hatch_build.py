@@ -27,8 +27,8 @@ class SidecarHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the binary and the platform tag to the wheel, or leave it pure.
 
-        Raises ValueError for an unknown mode, FileNotFoundError for a prebuilt binary that is not there, RuntimeError when
-        the sidecar is required and cannot be built.
+        Raises ValueError for an unknown mode, FileNotFoundError for a prebuilt binary that is not there, and
+        RuntimeError when the sidecar is required and cannot be built.
         """
         mode = os.environ.get("CHATIXIA_BUILD_SIDECAR", "auto")
         if mode not in MODES:

@@ -1,5 +1,5 @@
 """The command line: `main` dispatches, one module per subcommand.
 
-A subcommand module has `HELP` (one line), `add_arguments(parser)` and `run(args) -> int` (the exit code), and is imported
-only when its subcommand is used, so that the base install starts fast and a missing extra hurts only the commands that need it.
+A subcommand module has `HELP`, `add_arguments(parser)` and `run(args) -> int` (the exit code). It is imported only when
+its subcommand is used, so that the base install starts fast and a missing extra hurts only the commands that need it.
 """

@@ -1,6 +1,7 @@
 """The `chatixia-langchain` command: finds the subcommand, runs it, turns its end into an exit code.
 
-Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage, 130 interrupted. `--debug` shows tracebacks.
+Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage, 130 interrupted. No traceback without
+`--debug`.
 """
 
 from __future__ import annotations
@@ -51,37 +52,27 @@ COMMANDS = {
 
 EXAMPLES = f"""\
 examples:
-  {PROG} registry init keys.json                       write a key file for a registry
-  {PROG} registry --port 8200 --api-keys keys.json     run it
-  {PROG} doctor --registry http://127.0.0.1:8200       what works from here
-  {PROG} demo                                          three agents, offline
+  {PROG} registry init --peer planner --peer researcher   write a key file, api-keys.json
+  {PROG} registry --api-keys api-keys.json                run a registry with it
+  {PROG} doctor --registry http://127.0.0.1:8080          what works from here
+  {PROG} demo                                             three agents, offline
 
 `{PROG} COMMAND --help` tells more of a command.
 """
 
 
-class UsageError(Exception):
-    """Wrong usage that argparse cannot see; ends with exit code 2."""
-
-
 def load(name: str) -> Command:
-    """Import a subcommand.
-
-    Raises RuntimeError with the pip command when a package of its extra is missing.
-    """
-    entry = COMMANDS[name]
-    try:
-        return cast(Command, import_module(entry.module, __package__))
-    except ModuleNotFoundError as exc:
-        ours = (exc.name or "").split(".")[0] == "chatixia_langchain"
-        if ours or not entry.extra:
-            raise
-        raise missing(name, entry.extra, exc) from exc
+    """Import a subcommand. Raises ModuleNotFoundError when a package of its extra is missing."""
+    return cast(Command, import_module(COMMANDS[name].module, __package__))
 
 
-def missing(name: str, extra: str, exc: ModuleNotFoundError) -> RuntimeError:
-    """The error for a subcommand whose extra is not installed."""
-    return RuntimeError(f"`{PROG} {name}` needs {exc.name}, which is not installed: pip install 'chatixia-langchain[{extra}]'")
+def missing(name: str, exc: ModuleNotFoundError) -> str:
+    """What to install for a subcommand; "" when the missing module is no affair of an extra, but a fault of ours."""
+    extra = COMMANDS[name].extra if name in COMMANDS else ""
+    package = (exc.name or "").split(".")[0]
+    if not extra or package in ("", "chatixia_langchain"):
+        return ""
+    return f"`{name}` needs {package}, which is not installed: pip install 'chatixia-langchain[{extra}]'"
 
 
 def wanted(argv: Sequence[str]) -> str:
@@ -127,9 +118,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         return command.run(args)
-    except UsageError as exc:
-        print(f"{PROG} {name}: {exc}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -137,9 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ModuleNotFoundError as exc:
-        if debug or not COMMANDS[name].extra:
+        if debug or not missing(name, exc):
             raise
-        print(f"{PROG}: {missing(name, COMMANDS[name].extra, exc)}", file=sys.stderr)
+        print(f"{PROG}: {missing(name, exc)}", file=sys.stderr)
         return 1
     except (MeshError, OSError, RuntimeError, ValueError) as exc:
         if debug:
