@@ -32,16 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, help="port, 0 for a free one (default: PORT, or 8080)")
     parser.add_argument("--api-keys", metavar="FILE", help=f"key file (default: API_KEYS_FILE, or {DEFAULT_KEYS})")
-    parser.add_argument("--db", metavar="FILE", help="keep agents, tasks and devices in this SQLite file (default: memory)")
-    parser.add_argument("--ice-servers", metavar="LIST", help="stun:host:port,... or a JSON list (default: ICE_SERVERS, or none)")
-    parser.add_argument("--allow-query-token", action="store_true", help="accept /ws?token=..., for chatixia-mesh 0.2 sidecars")
     parser.add_argument(
-        "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="to stderr (default: %(default)s)"
+        "--db", metavar="FILE", help="keep agents, tasks and devices in this SQLite file (default: memory)"
+    )
+    parser.add_argument(
+        "--ice-servers", metavar="LIST", help="stun:host:port,... or a JSON list (default: ICE_SERVERS, or none)"
+    )
+    parser.add_argument(
+        "--allow-query-token", action="store_true", help="accept /ws?token=..., for chatixia-mesh 0.2 sidecars"
+    )
+    parser.add_argument(
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="to stderr (default: %(default)s)",
     )
     actions = parser.add_subparsers(dest="registry_action", metavar="init")
-    init = actions.add_parser("init", help="write a key file with random keys", description="Write a key file, mode 0600.")
+    init = actions.add_parser(
+        "init", help="write a key file with random keys", description="Write a key file, mode 0600."
+    )
     init.add_argument("--api-keys", metavar="FILE", default=argparse.SUPPRESS, help=f"where (default: {DEFAULT_KEYS})")
-    init.add_argument("--peer", metavar="NAME", action="append", default=[], help="a peer to make a key for; may be repeated")
+    init.add_argument(
+        "--peer", metavar="NAME", action="append", default=[], help="a peer to make a key for; may be repeated"
+    )
 
 
 def add_parser(subparsers: Any) -> None:
@@ -85,8 +98,6 @@ def _serve(args: argparse.Namespace, keys_file: Path, env: Mapping[str, str]) ->
     logging.basicConfig(
         stream=sys.stderr, level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    # uvicorn's lines at INFO name the request with its query string, and that may hold a token.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     if too_open(keys_file):
         logging.getLogger(__name__).warning("key file %s can be read by other users: chmod 600 it", keys_file)
     try:

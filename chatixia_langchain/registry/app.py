@@ -52,11 +52,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _answer(request: Request, exc: Exception) -> JSONResponse:
     refusal = _refusal(exc)
-    status = exc.status_code if isinstance(exc, HTTPException) else STATUS[refusal.code]
+    status = (
+        exc.status_code if refusal.code == "invalid_line" and isinstance(exc, HTTPException) else STATUS[refusal.code]
+    )
     return JSONResponse(refusal.body(), status_code=status, headers=refusal.headers())
 
 
 def _refusal(exc: Exception) -> Refusal:
+    if isinstance(exc.__cause__, Refusal):
+        return exc.__cause__  # raised while the body was read; FastAPI wraps it
     match exc:
         case Refusal():
             return exc

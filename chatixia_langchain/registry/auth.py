@@ -104,6 +104,4 @@ def own_names(peer_id: str) -> tuple[str, ...]:
 
 def may_act_as(who: Identity, agent_id: str, owner: str | None) -> bool:
     """True when `who` may speak as `agent_id`; `owner` is the peer that registered that directory entry, if any."""
-    if owner is not None:
-        return owner == who.peer_id
-    return agent_id in own_names(who.peer_id)
+    return owner == who.peer_id or agent_id in own_names(who.peer_id)

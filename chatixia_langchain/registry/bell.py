@@ -1,4 +1,4 @@
-"""Waiting for a topic to be rung: what the long polls sleep on. No polling inside, nothing kept for who is not there."""
+"""Waiting for a topic to be rung: what the long polls sleep on. Nothing polls, nothing is kept for who is not there."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Bell:
 
 
 class Ear:
-    """One waiter's place at its topics; `async with` nothing: a plain context manager."""
+    """One waiter's place at its topics, held while its `with` block runs."""
 
     def __init__(self, waiters: dict[str, set[asyncio.Future[None]]], topics: tuple[str, ...]) -> None:
         self._waiters, self._topics = waiters, topics

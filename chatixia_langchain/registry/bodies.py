@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
+import msgspec
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from ..protocol.limits import is_message_id, is_peer_id
+from ..protocol.limits import MAX_JSON_DEPTH, is_message_id, is_peer_id
 from .tasks import DEFAULT_TTL_S
 
 MAX_SKILLS = 256
@@ -28,8 +30,27 @@ def _message_id(text: str) -> str:
     return text
 
 
+def _plain_json(value: Any) -> Any:
+    """Refuse what JSON parsers take but cannot all write again: depth bombs, NaN, lone surrogates, huge integers."""
+    level, depth = [value], 0
+    while level:
+        if any(isinstance(v, float) and not math.isfinite(v) for v in level):
+            raise ValueError("NaN and Infinity are not JSON")
+        nests = [v for v in level if isinstance(v, dict | list)]
+        depth += 1
+        if nests and depth > MAX_JSON_DEPTH:
+            raise ValueError(f"nests deeper than {MAX_JSON_DEPTH}")
+        level = [inner for v in nests for inner in (v.values() if isinstance(v, dict) else v)]
+    try:
+        msgspec.json.encode(value)
+    except (ValueError, OverflowError) as exc:
+        raise ValueError(f"cannot be written as JSON: {exc}") from exc
+    return value
+
+
 AgentId = Annotated[str, AfterValidator(_peer_id)]
 OptionalAgentId = Annotated[str, AfterValidator(_optional_peer_id)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_plain_json)]
 Short = Annotated[str, StringConstraints(max_length=256)]
 
 
@@ -38,7 +59,7 @@ class Skill(BaseModel):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     description: Annotated[str, StringConstraints(max_length=4096)] = ""
-    input_schema: dict[str, Any] | None = None
+    input_schema: JsonObject | None = None
 
 
 class Card(BaseModel):
@@ -52,7 +73,7 @@ class Capabilities(BaseModel):
     """chatixia-mesh's way to say the same."""
 
     skills: Annotated[list[Short], Field(max_length=MAX_SKILLS)] = []
-    mcp_servers: Annotated[list[Any], Field(max_length=MAX_SKILLS)] = []
+    mcp_servers: Annotated[list[Any], Field(max_length=MAX_SKILLS), AfterValidator(_plain_json)] = []
     goals_count: int = 0
     mode: Short = ""
 
@@ -94,7 +115,7 @@ class TaskBody(BaseModel):
     skill: Short | None = ""
     target_agent_id: OptionalAgentId | None = ""
     source_agent_id: OptionalAgentId | None = ""
-    payload: dict[str, Any] | None = None
+    payload: JsonObject | None = None
     ttl: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEFAULT_TTL_S
     id: Annotated[str, AfterValidator(_message_id)] | None = ""
 

@@ -156,7 +156,11 @@ class Directory:
 
     def expire(self, now: float) -> list[str]:
         """Forget who has been offline for KEPT_S; returns their ids."""
-        gone = [a.agent_id for a in self._agents.values() if self.health(a, now) == "offline" and now - a.last_heartbeat > KEPT_S]
+        gone = [
+            a.agent_id
+            for a in self._agents.values()
+            if self.health(a, now) == "offline" and now - a.last_heartbeat > KEPT_S
+        ]
         for agent_id in gone:
             self.delete(agent_id)
         return gone

@@ -26,7 +26,7 @@ class Frame(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Register(msgspec.Struct, frozen=True):
-    """What a sidecar says of itself. `generation`: its start in ms, 0 when it does not say; `protocol` 0: an old one."""
+    """What a sidecar says of itself. `generation`: its start in ms, 0 when not told; `protocol` 0: an old sidecar."""
 
     protocol: int = 0
     fingerprint: str = ""
@@ -42,8 +42,8 @@ class _Description(msgspec.Struct):
 
 class _Candidate(msgspec.Struct):
     candidate: str
-    sdpMid: str | None = None  # noqa: N815  (names of the wire)
-    sdpMLineIndex: int | None = None  # noqa: N815
+    sdpMid: str | None = None
+    sdpMLineIndex: int | None = None
     connection: str = ""
 
 

@@ -14,8 +14,8 @@ from .auth import Unauthorized
 from .state import Registry
 
 OPEN: Final = frozenset({"/healthz", "/openapi.json", "/api/token", "/api/pairing/pair"})
-"""Paths that ask for no credential here: two tell nothing, `/api/token` looks at the key itself, and for pairing the code
-is the credential."""
+"""Paths that are not asked for a credential: two tell nothing, `/api/token` looks at the key itself, and in pairing
+the code is the credential."""
 MAX_BODY_BYTES: Final = 1024 * 1024  # a task with the largest message, quoted once more as JSON text
 STATUS: Final = {
     "unauthorized": 401,

@@ -66,7 +66,9 @@ def parse_keys(raw: bytes, name: str) -> dict[str, Identity]:
         raise KeyFileError(f"key file {name} is not JSON: {exc}") from exc
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, dict):
-        raise KeyFileError(f'key file {name} must look like {{"keys": {{"<key>": {{"peer_id": "...", "role": "agent"}}}}}}')
+        raise KeyFileError(
+            f'key file {name} must look like {{"keys": {{"<key>": {{"peer_id": "...", "role": "agent"}}}}}}'
+        )
     found: dict[str, Identity] = {}
     for number, (key, entry) in enumerate(entries.items(), start=1):
         where = f"key file {name}, entry {number}"
@@ -91,8 +93,8 @@ def too_open(path: Path) -> bool:
 def init_keys(path: Path, peers: Sequence[str]) -> dict[str, Identity]:
     """Write random keys for `peers` and an `admin` to `path`, mode 0600; an existing file keeps its keys.
 
-    Returns the identities that were added, by key. Raises KeyFileError when a name is not a peer id, the present file is
-    malformed, nothing is missing in it, or the folder cannot be written.
+    Returns the identities that were added, by key. Raises KeyFileError when a name is not a peer id, the present file
+    is malformed, nothing is missing in it, or the folder cannot be written.
     """
     for name in peers:
         if not is_peer_id(name) or name == "registry":

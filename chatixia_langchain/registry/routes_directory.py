@@ -71,7 +71,9 @@ async def delete_agent(agent_id: str, registry: TheRegistry, caller: Caller) -> 
 
 
 @router.get("/api/registry/route")
-async def route(registry: TheRegistry, caller: Caller, skill: str = Query(min_length=1, max_length=256)) -> dict[str, Any]:
+async def route(
+    registry: TheRegistry, caller: Caller, skill: str = Query(min_length=1, max_length=256)
+) -> dict[str, Any]:
     """An agent that has `skill`: the healthy ones in turn."""
     now = registry.now()
     agent = registry.directory.route(skill, now)

@@ -40,5 +40,7 @@ def _token(socket: WebSocket, allow_query: bool) -> str:
     if "token" in socket.query_params:
         if allow_query:
             return socket.query_params["token"]
-        raise Unauthorized("a token in the query string is refused: start the registry with --allow-query-token for old sidecars")
+        raise Unauthorized(
+            "a token in the query string is refused: start the registry with --allow-query-token for old sidecars"
+        )
     raise Unauthorized("no token: send Authorization: Bearer <token>, or the subprotocols chatixia.v1, bearer.<token>")

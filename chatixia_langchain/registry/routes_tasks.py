@@ -41,7 +41,9 @@ async def claim(body: ClaimBody, request: Request, registry: TheRegistry, caller
         raise Refusal("forbidden", f"{caller.peer_id!r} may not claim for {body.agent_id!r}")
     topics = [f"agent:{n}" for n in registry.names_of(caller, body.agent_id)]
     topics += [f"skill:{s}" for s in registry.skills_of(body.agent_id)]
-    tasks = await until(request, registry, topics, lambda: _claim(registry, caller, body.agent_id, body.max), body.wait_s)
+    tasks = await until(
+        request, registry, topics, lambda: _claim(registry, caller, body.agent_id, body.max), body.wait_s
+    )
     return {"tasks": tasks or []}
 
 
@@ -65,7 +67,9 @@ async def submit(body: TaskBody, registry: TheRegistry, caller: Caller) -> dict[
         now=registry.now(),
     )
     if is_new:
-        logger.info("task=%s peer=%s target=%s skill=%s submitted", task.id, caller.peer_id, task.target_agent_id, skill)
+        logger.info(
+            "task=%s peer=%s target=%s skill=%s submitted", task.id, caller.peer_id, task.target_agent_id, skill
+        )
         registry.announce([task])
     return {"task_id": task.id}
 
@@ -101,7 +105,7 @@ async def finish(task_id: str, body: ResultBody, registry: TheRegistry, caller: 
     registry.tasks.finish(task, state=body.state, result=body.result or "", error=body.error or "", now=registry.now())
     logger.info("task=%s peer=%s state=%s", task.id, caller.peer_id, task.state)
     registry.announce([task])
-    return {"status": "ok"}
+    return {"status": "ok", "state": task.state}  # the first outcome counts: this may be an earlier one
 
 
 def _claim(registry: Registry, caller: Identity, agent_id: str, limit: int) -> list[dict[str, Any]] | None:

@@ -40,6 +40,7 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=SHUTDOWN_S,
                 access_log=False,
                 log_config=None,
+                log_level="warning",  # its lines at INFO name the request with the query string, token and all
                 server_header=False,
                 lifespan="on",
             )
@@ -64,7 +65,9 @@ class _Server(uvicorn.Server):
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket's address, taken. Raises OSError."""
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
     bound = socket.socket(family, kind, proto)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

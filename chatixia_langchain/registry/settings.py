@@ -52,9 +52,9 @@ class RegistrySettings:
         db: str | None = None,
         ice_servers: str | None = None,
     ) -> RegistrySettings:
-        """Arguments first, then `env`: PORT, ICE_SERVERS, TURN_URL, TURN_SECRET, REGISTRY_SECRET(_FILE), SIGNALING_SECRET.
+        """Take arguments first, then `env`: PORT, ICE_SERVERS, TURN_URL, TURN_SECRET, REGISTRY_SECRET (or _FILE).
 
-        Raises SettingsError naming the setting.
+        SIGNALING_SECRET is the old name of REGISTRY_SECRET. Raises SettingsError naming the setting.
         """
         if port is None:
             text = env.get("PORT", "").strip() or "8080"

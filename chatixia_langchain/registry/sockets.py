@@ -82,6 +82,7 @@ class Sockets:
         self._connections: dict[ConnId, Connection] = {}
         self._next: ConnId = 0
         self._on_left = on_left
+        self._closing = False
 
     async def serve(self, socket: WebSocket, peer_id: str) -> None:
         """Serve an accepted socket until it ends."""
@@ -94,18 +95,17 @@ class Sockets:
             await self._run(connection)
         finally:
             self._connections.pop(connection.conn, None)
-            was_online = self.relay.is_online(peer_id)
-            self.apply(self.relay.closed(connection.conn))
-            if was_online and not self.relay.is_online(peer_id):
-                self._on_left(peer_id)
+            if not self._closing:  # at the end nobody is left to tell
+                was_online = self.relay.is_online(peer_id)
+                self.apply(self.relay.closed(connection.conn))
+                if was_online and not self.relay.is_online(peer_id):
+                    self._on_left(peer_id)
             logger.info("peer=%s conn=%d ended overflowed=%s", peer_id, connection.conn, connection.overflowed)
 
     async def _run(self, connection: Connection) -> None:
         reader = asyncio.create_task(self._read(connection), name=f"ws-read-{connection.conn}")
         writer = asyncio.create_task(connection.write(), name=f"ws-write-{connection.conn}")
-        impatient = asyncio.get_running_loop().call_later(
-            HANDSHAKE_TIMEOUT_MS / 1000, self._hurry, connection
-        )
+        impatient = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT_MS / 1000, self._hurry, connection)
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -142,6 +142,7 @@ class Sockets:
 
     def close(self) -> None:
         """Hang up on everyone: the server goes down, sidecars come back by themselves."""
+        self._closing = True
         for connection in list(self._connections.values()):
             connection.hang_up(GOING_AWAY, "the registry goes down")
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Iterable
 from typing import Final
+
+import msgspec
 
 from .auth import Keyring, Tokens, Unauthorized, may_act_as
 from .bell import Bell
@@ -15,7 +18,7 @@ from .keys import Identity
 from .pairing import Pairing
 from .settings import RegistrySettings
 from .sockets import Sockets
-from .store import MemoryStore, SqliteStore, Store
+from .store import MemoryStore, SqliteStore, Store, StoreError
 from .tasks import Task, Tasks
 
 logger = logging.getLogger(__name__)
@@ -31,9 +34,12 @@ class Registry:
         self.tokens = Tokens(settings.token_secret.reveal())
         self.bell = Bell()
         self.sockets = Sockets(on_left=self._sidecar_left)
-        self.directory = Directory(self.store, self.sockets.relay.is_online)
-        self.tasks = Tasks(self.store)
-        self.pairing = Pairing(self.store)
+        try:
+            self.directory = Directory(self.store, self.sockets.relay.is_online)
+            self.tasks = Tasks(self.store)
+            self.pairing = Pairing(self.store)
+        except (msgspec.MsgspecError, sqlite3.Error) as exc:
+            raise StoreError(f"database {settings.db} holds what this version cannot read: {exc}") from exc
         self._epoch = time.time() - time.monotonic()
 
     def now(self) -> float:
@@ -75,7 +81,7 @@ class Registry:
         return may_act_as(who, agent_id, self.directory.owner(agent_id))
 
     def may_register(self, who: Identity, agent_id: str) -> bool:
-        """True when `who` may create or change the record of `agent_id`: its own names, or a free one that is no one's."""
+        """True when `who` may create or change the record of `agent_id`: an own name, or a free one of nobody's."""
         if self.may_speak_for(who, agent_id):
             return True
         if self.directory.owner(agent_id) is not None:
@@ -95,8 +101,10 @@ class Registry:
     def may_see(self, who: Identity, task: Task) -> bool:
         """True for who asked, who has it, and who it is for."""
         target = task.target_agent_id
-        return who.is_admin or who.peer_id in (task.source_peer, task.claimer_peer) or (
-            bool(target) and (target == who.peer_id or self.may_speak_for(who, target))
+        return (
+            who.is_admin
+            or who.peer_id in (task.source_peer, task.claimer_peer)
+            or (bool(target) and (target == who.peer_id or self.may_speak_for(who, target)))
         )
 
     def announce(self, changed: Iterable[Task]) -> None:

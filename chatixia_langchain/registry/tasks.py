@@ -1,6 +1,6 @@
 """The task queue, which is the mailbox. Pure: `now` is an argument, in epoch seconds that never jump.
 
-- `submit` -> pending; `claim` -> assigned, with a lease; `finish` -> completed or failed; `expire(now)` moves the rest on;
+- `submit` -> pending; `claim` -> assigned, with a lease; `finish` -> completed or failed; `expire(now)` does the rest;
 - a lease that is not renewed puts the task back to pending; after MAX_ATTEMPTS leases it has failed;
 - a task with a target is for that agent alone; one with only a skill is for any agent that has it;
 - every number and size has a bound: past it `submit` raises Busy and nothing was accepted.
@@ -126,8 +126,8 @@ class Tasks:
             raise Busy(f"{number} tasks with {waiting_bytes} bytes wait for {target_agent_id or skill!r} already")
         if len(self._tasks) >= MAX_TASKS or self._bytes + size > MAX_TOTAL_BYTES:
             raise Busy(f"the registry holds {len(self._tasks)} tasks with {self._bytes} bytes already")
+        self._save(task)  # first: when that fails, nothing was accepted
         self._index(task)
-        self._save(task)
         return task, True
 
     def claim(

@@ -1,0 +1,154 @@
+"""Key files, tokens, and who may act as whom."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import jwt
+import pytest
+
+from chatixia_langchain.registry.auth import TOKEN_TTL_S, Keyring, Tokens, Unauthorized, may_act_as
+from chatixia_langchain.registry.keys import Identity, KeyFileError, init_keys, load_keys, too_open
+
+SECRET = "s" * 32
+A = Identity("a")
+
+
+def test_init_writes_random_keys_that_load(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    added = init_keys(path, ["planner", "researcher", "planner"])
+    assert sorted((w.peer_id, w.role) for w in added.values()) == [
+        ("admin", "admin"),
+        ("planner", "agent"),
+        ("researcher", "agent"),
+    ]
+    assert load_keys(path) == added
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not too_open(path)
+    assert all(len(key) > 40 for key in added)
+    assert [p.name for p in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_init_adds_to_a_file_and_keeps_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    before = init_keys(path, ["planner"])
+    added = init_keys(path, ["planner", "writer"])
+    assert [w.peer_id for w in added.values()] == ["writer"]
+    assert load_keys(path) == {**before, **added}
+    with pytest.raises(KeyFileError, match="--peer"):
+        init_keys(path, ["planner"])
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "registry", "x" * 65])
+def test_init_refuses_a_bad_name_and_writes_nothing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(KeyFileError, match="peer id"):
+        init_keys(tmp_path / "keys.json", [name])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "must look like"),
+        ('{"keys": []}', "must look like"),
+        ('{"keys": {}}', "holds no key"),
+        ('{"keys": {"short": {"peer_id": "a"}}}', "entry 1: a key has at least"),
+        ('{"keys": {"long-enough-key": "a"}}', "entry 1: expected"),
+        ('{"keys": {"long-enough-key": {"peer_id": "a b"}}}', "peer_id 'a b'"),
+        ('{"keys": {"long-enough-key": {"peer_id": "a", "role": "root"}}}', "role 'root'"),
+    ],
+)
+def test_malformed_key_file_is_refused_by_name(tmp_path: Path, text: str, fault: str) -> None:
+    """H-3: a missing or malformed file opened the door with a well-known key."""
+    path = tmp_path / "keys.json"
+    path.write_text(text)
+    with pytest.raises(KeyFileError, match=fault) as caught:
+        load_keys(path)
+    assert "keys.json" in str(caught.value)
+    assert "long-enough-key" not in str(caught.value)
+
+
+def test_missing_key_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="registry init --api-keys"):
+        load_keys(tmp_path / "none.json")
+
+
+def test_role_defaults_to_agent(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": {"ak_dev_001": {"peer_id": "a"}}}))
+    assert load_keys(path) == {"ak_dev_001": A}
+
+
+def test_keyring_finds_whole_keys_alone() -> None:
+    ring = Keyring({"key-of-a-123": A})
+    assert ring.find("key-of-a-123") == A
+    assert [ring.find(k) for k in ("key-of-a-12", "key-of-a-1234", "", "KEY-OF-A-123")] == [None] * 4
+    assert ring.has_peer("a")
+    assert not ring.has_peer("b")
+
+
+def test_token_carries_the_claims_of_the_mesh() -> None:
+    claims = jwt.decode(Tokens(SECRET).issue(A, 1000.9), options={"verify_signature": False})
+    jti = claims.pop("jti")
+    assert len(jti) == 32
+    assert claims == {
+        "sub": "a",
+        "role": "agent",
+        "iat": 1000,
+        "exp": 1000 + TOKEN_TTL_S,
+        "aud": "chatixia-mesh",
+        "iss": "chatixia-registry",
+    }
+
+
+def test_token_ends_without_leeway() -> None:
+    tokens = Tokens(SECRET)
+    token = tokens.issue(A, 1000)
+    assert tokens.check(token, 1000 + TOKEN_TTL_S - 1) == A
+    with pytest.raises(Unauthorized, match="expired"):
+        tokens.check(token, 1000 + TOKEN_TTL_S)
+
+
+def test_foreign_tokens_are_refused() -> None:
+    """Another secret, another audience or issuer, no signature, a missing claim, another algorithm."""
+    tokens = Tokens(SECRET)
+    good = {"sub": "a", "role": "agent", "iat": 0, "exp": 99, "aud": "chatixia-mesh", "iss": "chatixia-registry", "jti": "1"}
+    assert tokens.check(jwt.encode(good, SECRET, "HS256"), 1) == A
+    bad = [
+        jwt.encode(good, "t" * 32, "HS256"),
+        jwt.encode(good, None, "none"),
+        jwt.encode(good, SECRET * 2, "HS512"),
+        jwt.encode({**good, "aud": "other"}, SECRET, "HS256"),
+        jwt.encode({**good, "iss": "other"}, SECRET, "HS256"),
+        jwt.encode({**good, "role": "root"}, SECRET, "HS256"),
+        jwt.encode({k: v for k, v in good.items() if k != "exp"}, SECRET, "HS256"),
+        jwt.encode({k: v for k, v in good.items() if k != "jti"}, SECRET, "HS256"),
+        "",
+        "a.b.c",
+        "é",
+    ]
+    for token in bad:
+        with pytest.raises(Unauthorized):
+            tokens.check(token, 1)
+
+
+def test_secret_is_random_unless_given_and_never_short() -> None:
+    with pytest.raises(Unauthorized):
+        Tokens().check(Tokens().issue(A, 0), 1)
+    with pytest.raises(ValueError, match="at least 32"):
+        Tokens("short")
+
+
+def test_who_may_act_as_whom() -> None:
+    assert may_act_as(A, "a", None)
+    assert may_act_as(Identity("a-sidecar"), "a", None)
+    assert may_act_as(A, "anything", "a")
+    assert not may_act_as(A, "b", None)
+    assert not may_act_as(A, "b", "b")
+    assert not may_act_as(A, "a-sidecar", None)
+    assert not may_act_as(Identity("-sidecar"), "", None)
+    assert not may_act_as(Identity("admin", "admin"), "b", None), "an admin manages others, but does not speak for them"
