@@ -30,6 +30,10 @@ const IO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of unsent frames; past it `send` waits for the socket.
 const WRITE_BUFFER_BYTES: usize = 16_384;
 
+/// Close codes after which coming back at once would only be refused again, or push the other one out in turn.
+const REVOKED: u16 = 4401;
+const SUPERSEDED: u16 = 4409;
+
 type Socket = WebSocketStream<Stream>;
 
 /// An open WebSocket, not registered yet.
@@ -231,7 +235,11 @@ fn closed(frame: Option<CloseFrame>) -> End {
         None => End::Lost("the registry closed the connection".to_owned()),
         Some(frame) => {
             let reason: String = frame.reason.chars().take(200).collect();
-            End::Lost(format!("the registry closed the connection: {} {reason}", frame.code))
+            let why = format!("the registry closed the connection: {} {reason}", frame.code);
+            match u16::from(frame.code) {
+                REVOKED | SUPERSEDED => End::Refused(why),
+                _ => End::Lost(why),
+            }
         }
     }
 }

@@ -10,6 +10,9 @@ use serde_json::value::RawValue;
 
 use super::limits::{MAX_ID_CHARS, PEER_ID_PATTERN};
 
+/// Whole numbers beyond it do not survive every JSON reader.
+const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
 /// The name of an agent in the mesh: 1 to 64 of `A-Z a-z 0-9 . _ -`, the first a letter or digit. Ordered by bytes, which settles glare.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(Arc<str>);
@@ -90,14 +93,14 @@ impl<'de> Deserialize<'de> for PeerId {
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// Takes a string of at most 64 characters or a whole number of at most 64 bits; `None` for anything else.
+    /// Takes a string of at most 64 characters or a whole number up to 2^53 - 1; `None` for anything else.
     pub fn from_json(raw: &str) -> Option<Self> {
         let valid = if raw.starts_with('"') {
             // Six bytes is the longest escape, and a character may need two of them.
             raw.len() <= MAX_ID_CHARS * 12 + 2
                 && serde_json::from_str::<String>(raw).is_ok_and(|text| text.chars().count() <= MAX_ID_CHARS)
         } else {
-            raw.parse::<i64>().is_ok() || raw.parse::<u64>().is_ok()
+            raw.parse::<i64>().is_ok_and(|number| number.unsigned_abs() <= MAX_SAFE_INTEGER)
         };
         valid.then(|| Self(raw.into()))
     }

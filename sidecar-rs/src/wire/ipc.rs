@@ -86,11 +86,12 @@ pub fn decode(line: &Bytes) -> Result<Request, Rejected> {
 
 fn read(line: &Bytes, text: &str) -> Result<Request, Failure> {
     let frame: Frame<'_> = serde_json::from_str(text).map_err(|e| Failure::invalid(e.to_string()))?;
+    json::check_line(text)?;
     let id = match frame.id {
         None => None,
         Some(raw) if raw.get() == "null" => None,
         Some(raw) => Some(RequestId::from_raw(raw).ok_or_else(|| {
-            Failure::invalid("id must be a string of at most 64 characters or a whole number of at most 64 bits")
+            Failure::invalid("id must be a string of at most 64 characters or a whole number up to 2^53 - 1")
         })?),
     };
     let kind = frame.kind.ok_or_else(|| Failure::invalid("type is missing"))?;
@@ -127,7 +128,6 @@ fn parse<'a, T: Deserialize<'a>>(payload: &'a str) -> Result<T, Failure> {
     if !payload.starts_with('{') {
         return Err(Failure::invalid("payload must be an object"));
     }
-    json::check_frame(payload)?;
     serde_json::from_str(payload).map_err(|e| Failure::invalid(format!("payload: {e}")))
 }
 
@@ -137,8 +137,10 @@ fn body(line: &Bytes, raw: &RawValue) -> Result<Bytes, Failure> {
         let size = raw.get().len();
         return Err(Failure::new(Code::MessageTooBig, format!("message of {size} bytes, limit {limit}")));
     }
-    json::check_object_line(raw)?;
-    Ok(json::share(line, raw))
+    if !raw.get().starts_with('{') {
+        return Err(Failure::invalid("message must be a JSON object"));
+    }
+    Ok(line.slice_ref(raw.get().as_bytes()))
 }
 
 /// Looks for a usable id in a line that was refused; a slow path.

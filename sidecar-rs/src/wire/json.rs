@@ -1,14 +1,16 @@
 //! The checks that every foreign text passes before it is carried on.
 //!
 //! `serde_json` says whether the text is JSON; what it does not say, and every reader behind us needs, is checked here:
-//! nesting of at most 64 levels, no half of a surrogate pair (other languages cannot hold one), no raw CR or LF (a body
+//! nesting of at most 64 levels in a line, no half of a surrogate pair (other languages cannot hold one), no raw CR or LF (a body
 //! holding one could forge a line).
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::limits::{MAX_JSON_DEPTH, MAX_MESSAGE_BYTES};
 use crate::error::{Code, Failure};
+
+/// Levels that the frame of a line puts around a body: the line and its payload.
+const LEVELS_AROUND_BODY: usize = 2;
 
 /// Reads bytes as UTF-8 text.
 pub fn text(bytes: &[u8]) -> Result<&str, Failure> {
@@ -23,38 +25,34 @@ pub fn check_message(message: &[u8]) -> Result<(), Failure> {
         let size = message.len();
         return Err(Failure::new(Code::MessageTooBig, format!("message of {size} bytes, limit {MAX_MESSAGE_BYTES}")));
     }
-    let raw: &RawValue = serde_json::from_str(text(message)?).map_err(|e| Failure::invalid(format!("message: {e}")))?;
-    check_object_line(raw)?;
-    // What stands around the object would travel too, so it has to be a single line as well.
-    match message.iter().any(|b| matches!(b, b'\r' | b'\n')) {
-        true => Err(Failure::invalid("message holds a raw CR or LF")),
-        false => Ok(()),
-    }
-}
-
-/// As [`check_message`], for a body that `serde_json` has already scanned as part of a larger line.
-pub(super) fn check_object_line(raw: &RawValue) -> Result<(), Failure> {
-    let bytes = raw.get().as_bytes();
-    if bytes.first() != Some(&b'{') {
+    let text = text(message)?;
+    if !text.starts_with('{') {
         return Err(Failure::invalid("message must be a JSON object"));
     }
-    check(bytes, Lines::One)
+    serde_json::from_str::<&RawValue>(text).map_err(|e| Failure::invalid(format!("message: {e}")))?;
+    check(text, LEVELS_AROUND_BODY, Ends::Refused)
 }
 
-/// Checks nesting and surrogates of a frame that `serde_json` has taken as JSON.
+/// Checks a line that `serde_json` has taken as JSON.
+pub(super) fn check_line(valid: &str) -> Result<(), Failure> {
+    check(valid, 0, Ends::Refused)
+}
+
+/// As [`check_line`], for a frame, which may hold line ends between its fields.
 pub(super) fn check_frame(valid: &str) -> Result<(), Failure> {
-    check(valid.as_bytes(), Lines::Many)
+    check(valid, 0, Ends::Allowed)
 }
 
+/// Raw CR and LF between fields; inside strings JSON itself forbids them.
 #[derive(Clone, Copy, PartialEq)]
-enum Lines {
-    One,
-    Many,
+enum Ends {
+    Refused,
+    Allowed,
 }
 
 /// Walks over JSON that is known to be valid, jumping over the inside of strings.
-fn check(valid: &[u8], lines: Lines) -> Result<(), Failure> {
-    let mut depth = 0usize;
+fn check(valid: &str, mut depth: usize, ends: Ends) -> Result<(), Failure> {
+    let valid = valid.as_bytes();
     let mut at = 0;
     while let Some(&byte) = valid.get(at) {
         at += 1;
@@ -68,7 +66,9 @@ fn check(valid: &[u8], lines: Lines) -> Result<(), Failure> {
             // Valid JSON closes only what it opened; saturating, so that even a mistake of ours cannot panic.
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => at = end_of_string(valid, at)?,
-            b'\r' | b'\n' if lines == Lines::One => return Err(Failure::invalid("message holds a raw CR or LF")),
+            b'\r' | b'\n' if ends == Ends::Refused => {
+                return Err(Failure::invalid("a raw line end inside the line"));
+            }
             _ => {}
         }
     }
@@ -99,9 +99,4 @@ fn end_of_string(valid: &[u8], mut at: usize) -> Result<usize, Failure> {
 fn unicode_escape(bytes: &[u8]) -> Option<u16> {
     let hex = bytes.get(..6)?.strip_prefix(b"\\u")?;
     u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()
-}
-
-/// Cuts the part of `line` that `raw` is, without copying.
-pub(super) fn share(line: &Bytes, raw: &RawValue) -> Bytes {
-    line.slice_ref(raw.get().as_bytes())
 }

@@ -29,6 +29,14 @@ pub struct Present {
     pub protocol: u32,
 }
 
+impl Present {
+    fn new(peer_id: PeerId, fingerprint: Option<String>, protocol: Option<u32>) -> Self {
+        // A registry may write `""` for a peer that registered without one.
+        let fingerprint = fingerprint.filter(|text| !text.is_empty());
+        Self { peer_id, fingerprint, protocol: protocol.unwrap_or(0) }
+    }
+}
+
 /// What one sidecar tells another through the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -269,7 +277,7 @@ impl PeerListPayload {
         let peers = self.peers.iter().filter_map(|name| {
             let detail = details.remove(name);
             let (fingerprint, protocol) = detail.map_or((None, None), |d| (d.fingerprint, d.protocol));
-            Some(Present { peer_id: PeerId::from_str(name).ok()?, fingerprint, protocol: protocol.unwrap_or(0) })
+            Some(Present::new(PeerId::from_str(name).ok()?, fingerprint, protocol))
         });
         // Beyond the cap we could not connect to them either; they still can dial us.
         Incoming::PeerList { peers: peers.take(MAX_PEERS).collect(), extended }
@@ -278,7 +286,7 @@ impl PeerListPayload {
 
 impl From<JoinedPayload> for Present {
     fn from(p: JoinedPayload) -> Self {
-        Self { peer_id: p.peer_id, fingerprint: p.fingerprint, protocol: p.protocol.unwrap_or(0) }
+        Self::new(p.peer_id, p.fingerprint, p.protocol)
     }
 }
 
