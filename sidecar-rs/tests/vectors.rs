@@ -3,6 +3,8 @@
 //! Removing `json::check_line` from `ipc::decode` makes the depth and surrogate examples fail; any reordered field in an
 //! `answer` or `event` type makes `what_the_sidecar_says_is_byte_for_byte_the_example` fail.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests, which clippy.toml does not count as tests.
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 

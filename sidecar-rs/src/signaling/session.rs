@@ -109,6 +109,13 @@ async fn handshake(url: &Uri, dialer: &Dialer, token: &Secret, place: Place) -> 
 }
 
 impl Session {
+    #[cfg(test)]
+    pub(super) async fn for_test(stream: Stream, me: PeerId) -> Self {
+        let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
+        let socket = WebSocketStream::from_raw_socket(stream, role, None).await;
+        Self { socket, me, ice_servers: None, extended: false }
+    }
+
     /// Registers and carries frames until something ends it.
     pub(super) async fn run(
         mut self,
