@@ -25,7 +25,7 @@ PeerId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?![\s\S]
 RequestId = (
     Annotated[str, Meta(max_length=MAX_ID_CHARS)] | Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 )
-Id = RequestId | UnsetType
+Id = RequestId | None | UnsetType
 Count = Annotated[int, Meta(ge=0)]
 
 
