@@ -42,8 +42,8 @@ def _plain_json(value: Any) -> Any:
             raise ValueError(f"nests deeper than {MAX_JSON_DEPTH}")
         level = [inner for v in nests for inner in (v.values() if isinstance(v, dict) else v)]
     try:
-        msgspec.json.encode(value)
-    except (ValueError, OverflowError) as exc:
+        msgspec.json.decode(msgspec.json.encode(value))  # as a restarted registry will read it
+    except (ValueError, OverflowError, msgspec.MsgspecError) as exc:
         raise ValueError(f"cannot be written as JSON: {exc}") from exc
     return value
 

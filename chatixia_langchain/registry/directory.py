@@ -150,7 +150,7 @@ class Directory:
 
     def canonical(self, target: str) -> str:
         """The agent id for an address: old agents write `<agent_id>-sidecar`, or the sidecar's peer id."""
-        if target in self._agents:
+        if not target or target in self._agents:
             return target
         return next((a.agent_id for a in self.all() if a.sidecar_peer_id == target), target)
 

@@ -115,6 +115,10 @@ class RegistryServer:
         self._keyring.add(key, Identity(peer_id, role))
         return key
 
+    def advance(self, seconds: float) -> None:
+        """Let time pass for leases and deadlines, without waiting; they are noticed at the next sweep."""
+        self.registry.skip(seconds)
+
     def start(self) -> None:
         """Listen. Raises OSError."""
         bound = bind(self._settings.host, self._settings.port)

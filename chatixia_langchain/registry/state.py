@@ -46,6 +46,10 @@ class Registry:
         """Epoch seconds that never jump: the clock of the start, carried on by the monotonic one."""
         return self._epoch + time.monotonic()
 
+    def skip(self, seconds: float) -> None:
+        """Move this registry's clock forward: for tests of leases and deadlines."""
+        self._epoch += seconds
+
     def identify(self, headers: dict[bytes, bytes]) -> Identity:
         """Who sent these (lower-case) headers. Raises Unauthorized."""
         bearer = headers.get(b"authorization", b"").decode("latin-1")

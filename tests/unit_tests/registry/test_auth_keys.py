@@ -116,7 +116,15 @@ def test_token_ends_without_leeway() -> None:
 def test_foreign_tokens_are_refused() -> None:
     """Another secret, another audience or issuer, no signature, a missing claim, another algorithm."""
     tokens = Tokens(SECRET)
-    good = {"sub": "a", "role": "agent", "iat": 0, "exp": 99, "aud": "chatixia-mesh", "iss": "chatixia-registry", "jti": "1"}
+    good = {
+        "sub": "a",
+        "role": "agent",
+        "iat": 0,
+        "exp": 99,
+        "aud": "chatixia-mesh",
+        "iss": "chatixia-registry",
+        "jti": "1",
+    }
     assert tokens.check(jwt.encode(good, SECRET, "HS256"), 1) == A
     bad = [
         jwt.encode(good, "t" * 32, "HS256"),

@@ -106,6 +106,12 @@ def test_address_of_an_old_agent_is_understood(town: Town) -> None:
     assert town.directory.canonical("unknown") == "unknown"
 
 
+def test_no_target_stays_no_target(town: Town) -> None:
+    """An agent without a sidecar id has an empty one: it must not be taken for the target of every skill task."""
+    town.put("a")
+    assert town.directory.canonical("") == ""
+
+
 def test_one_peer_cannot_fill_the_directory(town: Town) -> None:
     for i in range(MAX_PER_OWNER):
         town.directory.put(f"x{i}", "greedy", {}, 0)

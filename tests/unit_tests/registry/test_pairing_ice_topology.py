@@ -157,10 +157,15 @@ def test_topology_shows_what_was_reported() -> None:
     def link(peer: str, state: str) -> dict[str, object]:
         return {"peer": peer, "state": state, "path": None, "rtt_ms": None}
 
-    shown = topology([record], ["a", "b"], {"a": [link("b", "connecting"), link("c", "open")], "b": [link("a", "open")]})
+    shown = topology(
+        [record], ["a", "b"], {"a": [link("b", "connecting"), link("c", "open")], "b": [link("a", "open")]}
+    )
     assert shown["nodes"] == [
         {"id": "a", "online": True, "agent_id": "a", "hostname": "h", "health": "active"},
         {"id": "b", "online": True, "agent_id": ""},
     ]
     assert [(e["source"], e["target"], e["state"]) for e in shown["edges"]] == [("b", "a", "open"), ("a", "c", "open")]
-    assert topology([], ["a", "b"], {}) == {"nodes": [{"id": p, "online": True, "agent_id": ""} for p in "ab"], "edges": []}
+    assert topology([], ["a", "b"], {}) == {
+        "nodes": [{"id": p, "online": True, "agent_id": ""} for p in "ab"],
+        "edges": [],
+    }

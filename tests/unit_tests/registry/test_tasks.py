@@ -41,7 +41,9 @@ def submit(tasks: Tasks, *, to: str = "b", now: float = 0.0, **changed: Any) -> 
     return tasks.submit(source_agent_id="a", target_agent_id=to, now=now, **{**given, **changed})[0]
 
 
-def claim(tasks: Tasks, who: str = "b", *, now: float = 0.0, skills: tuple[str, ...] = (), limit: int = 64) -> list[str]:
+def claim(
+    tasks: Tasks, who: str = "b", *, now: float = 0.0, skills: tuple[str, ...] = (), limit: int = 64
+) -> list[str]:
     """Ids of what `who` got."""
     got = tasks.claim(peer=who, agent_id=who, names=[who], skills=skills, limit=limit, now=now)
     return [t.id for t in got]
