@@ -26,7 +26,7 @@ class Acks:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, id: str, kind: str, size: int, now: float) -> bool:  # noqa: A002
+    def add(self, id: str, kind: str, size: int, now: float) -> bool:
         """Note an arrival; True when the batch is full and must go now."""
         self._ids[id] = None
         self._bytes += size
@@ -35,7 +35,7 @@ class Acks:
             self.due = due
         return len(self._ids) >= MAX_IDS or self._bytes >= MAX_BYTES
 
-    def implied(self, id: str) -> None:  # noqa: A002
+    def implied(self, id: str) -> None:
         """A reply to `id` is about to go: it acknowledges the request."""
         self._ids.pop(id, None)
 

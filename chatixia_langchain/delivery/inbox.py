@@ -77,7 +77,7 @@ class Inbox:
         self._refused_until = 0.0
         self.running: dict[str, Any] = {}  # bounded by max_inbox and by what the handlers have taken
 
-    def accept(self, id: str, now: float, *, room: bool) -> Verdict:  # noqa: A002
+    def accept(self, id: str, now: float, *, room: bool) -> Verdict:
         """Decide on message `id`; `room` says whether the inbox has a free place."""
         if id in self._seen:
             return Verdict.SEEN
@@ -92,12 +92,12 @@ class Inbox:
         self._seen.add(id, now)
         return Verdict.NEW
 
-    def start(self, id: str, request: Any) -> int:  # noqa: A002
+    def start(self, id: str, request: Any) -> int:
         """A request was let in. Returns its attempt: 1, or more for one that was cancelled and is asked again."""
         self.running[id] = request
         return self._attempts.get(id, 1) if self._attempts else 1
 
-    def answer(self, id: str, answer: Answer) -> bool:  # noqa: A002
+    def answer(self, id: str, answer: Answer) -> bool:
         """Keep the answer of a running request; False when it was answered or abandoned before."""
         if self.running.pop(id, None) is None:
             return False
@@ -107,11 +107,11 @@ class Inbox:
             self._answer_bytes -= len(self._answers.popitem(last=False)[1].body)
         return True
 
-    def again(self, id: str) -> Answer | None:  # noqa: A002
+    def again(self, id: str) -> Answer | None:
         """The answer given to request `id`; None while it runs or when the answer is not kept any more."""
         return self._answers.get(id)
 
-    def cancel(self, id: str) -> Any | None:  # noqa: A002
+    def cancel(self, id: str) -> Any | None:
         """The asker waits no longer: return the running request, and let the same id be asked again later."""
         if id == self._refused:
             self._refused = ""

@@ -18,7 +18,7 @@ from typing import Any
 RESEND_FIRST_S = 1.0  # an open channel is reliable: a missing ack means a slow or restarted agent, no need to hurry
 RESEND_MAX_S = 5.0
 MAILBOX_RESEND_S = 10.0  # the mailbox keeps what it took; only its own restart loses it
-BUSY_FIRST_S = 0.05
+BUSY_FIRST_S = 0.02  # doubles with each round in which the peer took nothing
 BUSY_MAX_S = 2.0
 WINDOW_MESSAGES = 256
 WINDOW_BYTES = 1_048_576
@@ -33,7 +33,7 @@ class State(IntEnum):
 
 
 class Entry:
-    """One accepted message. `owner` is what the caller wants back when it ends; `tries` counts hand-overs to a transport.
+    """One accepted message. `owner` is what the caller wants back at its end; `tries` counts hand-overs to a transport.
 
     `windowed` is False for replies: they answer work that was already let in, so a full window must not hold them.
     """
@@ -53,7 +53,7 @@ class Entry:
         "windowed",
     )
 
-    def __init__(self, id: str, body: bytes, kind: str, accepted: float, deadline: float, owner: Any = None) -> None:  # noqa: A002
+    def __init__(self, id: str, body: bytes, kind: str, accepted: float, deadline: float, owner: Any = None) -> None:
         self.id = id
         self.body = body
         self.kind = kind
@@ -62,7 +62,7 @@ class Entry:
         self.owner = owner
         self.state = State.QUEUED
         self.tries = 0
-        self.refused = 0
+        self.refused = False
         self.due = inf
         self.path = ""
         self.windowed = kind in ("message", "request")
@@ -72,6 +72,7 @@ class Outbox:
     """The unacknowledged entries for one peer, in order of acceptance."""
 
     __slots__ = (
+        "_busy_rounds",
         "_held_until",
         "_max_bytes",
         "_max_messages",
@@ -89,6 +90,7 @@ class Outbox:
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._window_used = self._window_bytes = 0
         self._held_until = 0.0
+        self._busy_rounds = 0
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -138,11 +140,12 @@ class Outbox:
         if entry.due < self.next_at:
             self.next_at = entry.due
 
-    def ack(self, id: str) -> Entry | None:  # noqa: A002
+    def ack(self, id: str) -> Entry | None:
         """End the entry and return it; None for an unknown or repeated acknowledgement, which is a non-event."""
         entry = self.entries.pop(id, None)
         if entry is not None:
             entry.state = State.DONE
+            self._busy_rounds = 0
             if entry.windowed:
                 self._window_used -= 1
                 self._window_bytes -= len(entry.body)
@@ -152,15 +155,16 @@ class Outbox:
 
     def busy(self, ids: Iterable[str], now: float) -> None:
         """The peer had no room for `ids`: they go again later, and nothing overtakes them."""
-        refused = 0
+        refused = False
         for id_ in ids:
             entry = self.entries.get(id_)
             if entry is not None and entry.state is State.SENT:
                 entry.state = State.QUEUED
-                entry.refused += 1
-                refused = max(refused, entry.refused)
+                entry.refused = refused = True
         if refused:
-            self.hold(now + min(BUSY_FIRST_S * (1 << min(refused, 6)), BUSY_MAX_S))
+            if now >= self._held_until:
+                self.hold(now + min(BUSY_FIRST_S * (1 << min(self._busy_rounds, 7)), BUSY_MAX_S))
+                self._busy_rounds += 1
             self._rebuild()
 
     def hold(self, until: float) -> None:

@@ -16,7 +16,7 @@ class Waiting:
 
     __slots__ = ("acked", "deadline", "id", "owner", "peer", "started")
 
-    def __init__(self, id: str, peer: str, started: float, deadline: float, owner: Any) -> None:  # noqa: A002
+    def __init__(self, id: str, peer: str, started: float, deadline: float, owner: Any) -> None:
         self.id, self.peer = id, peer
         self.started, self.deadline = started, deadline
         self.owner = owner
@@ -48,7 +48,7 @@ class Pending:
         if waiting.deadline < self.next_at:
             self.next_at = waiting.deadline
 
-    def match(self, peer: str, id: str) -> Waiting | None:  # noqa: A002
+    def match(self, peer: str, id: str) -> Waiting | None:
         """The request that a reply from `peer` ends, or None."""
         waiting = self._waiting.get(id)
         if waiting is None:
@@ -60,13 +60,13 @@ class Pending:
         del self._waiting[id]
         return waiting
 
-    def acked(self, peer: str, id: str) -> None:  # noqa: A002
+    def acked(self, peer: str, id: str) -> None:
         """The peer's agent has the request."""
         waiting = self._waiting.get(id)
         if waiting is not None and waiting.peer == peer:
             waiting.acked = True
 
-    def pop(self, id: str) -> Waiting | None:  # noqa: A002
+    def pop(self, id: str) -> Waiting | None:
         """Stop waiting."""
         return self._waiting.pop(id, None)
 

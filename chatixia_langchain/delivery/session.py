@@ -8,7 +8,7 @@ from .outbox import WINDOW_BYTES, WINDOW_MESSAGES, Outbox
 
 
 class Session:
-    """All that is remembered of the traffic with one peer. It outlives channels; `epoch` is the run of the peer's agent."""
+    """What is remembered of the traffic with one peer. It outlives channels; `epoch` is the run of the peer's agent."""
 
     __slots__ = ("acks", "epoch", "inbox", "outbox")
 

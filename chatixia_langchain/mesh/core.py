@@ -30,12 +30,13 @@ class PeerState:
     """What this side knows of one peer, and its traffic with it."""
 
     __slots__ = (
-        "card_skills", "description", "dial", "dial_error", "dial_failures", "fingerprint", "generation", "hello_sent", "id",
-        "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol", "room_waiters", "seen", "session", "stuck_since",
-        "up", "writable",
+        "card_skills", "description", "dial", "dial_error", "dial_failures", "fingerprint", "generation", "hello_sent",
+        "id", "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol", "refused", "room_waiters", "seen",
+        "session",
+        "stuck_since", "up", "writable",
     )  # fmt: skip
 
-    def __init__(self, id: str, config: MeshConfig) -> None:  # noqa: A002
+    def __init__(self, id: str, config: MeshConfig) -> None:
         self.id = id
         self.session = Session(max_messages=config.max_inflight_per_peer)
         self.up = self.online = self.seen = False
@@ -50,6 +51,7 @@ class PeerState:
         self.dial_failures = 0
         self.nudge = asyncio.Event()  # wakes a dial that pauses
         self.writable: asyncio.Task[None] | None = None
+        self.refused: list[str] = []  # ids to answer busy in this turn of the loop; bounded by the peer's window
         self.room_waiters: deque[asyncio.Future[None]] = deque()  # senders that wait for the window, in order
 
     def view(self) -> Peer:
@@ -87,7 +89,7 @@ class Core:
 
     # peers
 
-    def peer(self, id: str) -> PeerState:  # noqa: A002
+    def peer(self, id: str) -> PeerState:
         """The state of peer `id`, made on first use."""
         state = self.peers.get(id)
         if state is None:

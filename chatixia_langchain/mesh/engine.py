@@ -173,8 +173,9 @@ class Engine:
     async def linger(self) -> None:
         """Give what was sent to open channels a moment to be acknowledged."""
         end = self.core.now() + LINGER_S
-        while self.core.now() < end and any(p.up and len(p.session.outbox) for p in self.core.peers.values()):
-            await asyncio.sleep(0.005)  # only while closing, and for a second at most
+        peers = self.core.peers
+        while self.core.now() < end and any(p.up and len(p.session.outbox) for p in peers.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)  # only while closing, for a second at most
 
     def drop_all(self) -> None:
         """Settle what is left: it will not be delivered by this mesh."""

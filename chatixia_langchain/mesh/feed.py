@@ -81,7 +81,7 @@ class Feed(Generic[T]):
 
 
 class Taker(Generic[T]):
-    """What `mesh.incoming()` and `mesh.peer_events()` return: `async for` over it, or `__anext__`; usable from any loop.
+    """What `mesh.incoming()` and `mesh.peer_events()` return: `async for` over it, or `__anext__`; from any loop.
 
     Closing the mesh, or `aclose()`, ends the iteration. Cancelling a wait loses no item.
     """

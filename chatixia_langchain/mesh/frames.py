@@ -1,4 +1,4 @@
-"""The bytes of what this side says: frames of the envelope, encoded once. See `protocol/README.md`, section Envelope."""
+"""The bytes of what this side says: frames of the envelope, encoded once. See `protocol/README.md`, Envelope."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def message(
 ) -> bytes:
     """A `message` or a `request`.
 
-    Raises TypeError or ValueError for content that cannot be JSON (not a string, lone surrogates, `skill` among the arguments).
+    Raises TypeError or ValueError for what cannot be sent: no string, lone surrogates, `skill` among the arguments.
     """
     if not isinstance(content, str):
         raise TypeError(f"content is a {type(content).__name__}, it must be a str")
@@ -126,6 +126,14 @@ def with_ttl(body: bytes, ttl_s: float) -> bytes:
     return encode(
         msgspec.structs.replace(frame, mesh=msgspec.structs.replace(frame.mesh, ttl_ms=max(1, int(ttl_s * 1000))))
     )
+
+
+def with_id(body: bytes, id_: str) -> bytes:
+    """The same frame under another message id."""
+    frame = _DECODER.decode(body)
+    if frame.mesh is None:
+        return body
+    return encode(msgspec.structs.replace(frame, mesh=msgspec.structs.replace(frame.mesh, id=id_)))
 
 
 def old_pong(me: str, peer: str, corr: str) -> bytes:

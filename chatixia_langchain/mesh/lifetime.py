@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Lifetime:
-    """Start and end of one mesh. `engine` is set from `start` on, and stays set after the end: calls then raise MeshClosed."""
+    """Start and end of one mesh. `engine` is set by `start`, and stays after the end: calls then raise MeshClosed."""
 
     def __init__(self, config: MeshConfig, transport: Transport | None) -> None:
         self._config, self._given = config, transport
@@ -55,14 +55,15 @@ class Lifetime:
             await portal.call(self._end)
 
     async def _end(self) -> None:
-        assert self._stop is not None and self._owner is not None  # noqa: S101  (set in `start`, before anyone can call this)
+        assert self._stop is not None
+        assert self._owner is not None
         self._closed = True
         self._stop.set()
         if asyncio.current_task() is not self._owner:
             await asyncio.wait([self._owner])
 
     async def _own(self, ready: asyncio.Future[None]) -> None:
-        assert self._stop is not None  # noqa: S101
+        assert self._stop is not None
         transport: Transport | None = None
         fault: BaseException = MeshClosed("closed while it was starting", executed="no")
         try:

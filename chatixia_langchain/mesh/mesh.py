@@ -3,7 +3,7 @@
     async with Mesh("planner", registry="https://mesh.example", api_key=...) as mesh:
         reply = await mesh.ask("researcher", "what is known of X?")
 
-- one owner task enters and leaves everything; callers reach it by state and futures, so that closing works from any task
+- one owner task enters and leaves everything; callers reach it by state and futures: closing works from any task
 - every method may be awaited on any loop; `mesh.sync` has the blocking twins
 """
 
@@ -149,7 +149,7 @@ class Mesh:
         content: str,
         *,
         conversation: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  (it travels with the request)
+        timeout: float | None = None,
         message_id: str | None = None,
         skill: str | None = None,
         arguments: Mapping[str, Any] | None = None,
@@ -160,13 +160,13 @@ class Mesh:
         """Ask a peer's agent and wait for its reply, at most `timeout` seconds (default: `request_timeout_s`).
 
         A request with the `message_id` of an earlier one is answered with the earlier answer, and not run again.
-        Cancelling is safe: the peer is told, a late reply is dropped. Raises MeshTimeout, PeerUnreachable (never sent), PeerGone,
-        RemoteError (the peer's own error), MessageTooBig, MeshClosed; ValueError for arguments that cannot be sent.
+        Cancelling is safe: the peer is told, a late reply is dropped. Raises MeshTimeout, PeerUnreachable (never sent),
+        PeerGone, RemoteError (the peer's own error), MessageTooBig, MeshClosed; ValueError for what cannot be sent.
         """
         engine = self._engine()
         options: dict[str, Any] = {
-            "conversation": conversation, "timeout": timeout, "message_id": message_id, "skill": skill, "arguments": arguments,
-            "hops": hops, "chain": chain, "meta": meta,
+            "conversation": conversation, "timeout": timeout, "message_id": message_id,
+            "skill": skill, "arguments": arguments, "hops": hops, "chain": chain, "meta": meta,
         }  # fmt: skip
         if not self._portal.here:
             return await self._portal.call(partial(engine.requests.ask, peer, content, **options))
@@ -186,8 +186,8 @@ class Mesh:
     ) -> Receipt:
         """Send a message that expects no reply; returns once it is accepted, waiting while the peer's window is full.
 
-        From then on it is delivered once, or its receipt says `undeliverable` after at most `ttl` seconds (default 300). Raises Busy
-        (no room within `ttl`), MessageTooBig, MeshClosed; ValueError for arguments that cannot be sent.
+        From then on it is delivered once, or its receipt says `undeliverable` after at most `ttl` seconds (300).
+        Raises Busy (no room within `ttl`), MessageTooBig, MeshClosed; ValueError for what cannot be sent.
         """
         engine = self._engine()
         more = {"message_id": message_id, "hops": hops, "chain": chain, "meta": meta}
@@ -224,7 +224,7 @@ class Mesh:
         chain: Iterable[str] = (),
         meta: Mapping[str, Any] | None = None,
     ) -> dict[str, Receipt | MeshError]:
-        """Send one message to many (default: everyone online). A peer that cannot be written to is an error in the result."""
+        """Send one message to many (default: everyone online). A peer that cannot be reached is an error in it."""
         engine = self._engine()
         more = {"hops": hops, "chain": tuple(chain), "meta": meta}
         return await self._portal.call(partial(engine.requests.broadcast, content, to, conversation, **more))
@@ -242,13 +242,13 @@ class Mesh:
         return Taker(self._engine().core.inbox, self._bridge)
 
     def peer_events(self) -> Taker[PeerEvent]:
-        """Events from now on, at most 256 waiting: past that the oldest is dropped, and `mesh.peers` has the present state."""
+        """Events from now on. Past 256 that wait the oldest is dropped; `mesh.peers` always has the present state."""
         feeds = self._engine().core.event_feeds
         feed: Feed[PeerEvent] = Feed(EVENTS_KEPT, drop_oldest=True)
         feeds.append(feed)
         return Taker(feed, self._bridge, on_close=partial(feeds.remove, feed))
 
-    async def wait_for_peer(self, peer: str, *, timeout: float = 15.0) -> Peer:  # noqa: ASYNC109
+    async def wait_for_peer(self, peer: str, *, timeout: float = 15.0) -> Peer:
         """Wait until a peer is online or connected. Raises PeerUnreachable after `timeout` seconds."""
         engine = self._engine()
         if not self._portal.here:
@@ -268,7 +268,7 @@ class Mesh:
         return await self._portal.call(work, *args)
 
     def call_sync(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Run `work(*args)` on the mesh's loop and block until it is done. Raises RuntimeError on the mesh's own thread."""
+        """Run `work(*args)` on the mesh's loop and block for it. Raises RuntimeError on the mesh's own thread."""
         self._engine()
         return self._portal.call_sync(work, *args)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STALE_S = 0.5  # a frame that waited longer than this goes with its remaining time to live written anew
+MAX_BUSY_IDS = 512  # in one frame: far below the size limit even with the longest ids
 RETRY_S = 0.2  # after a transport refused for a reason that should have been announced
 
 
@@ -150,6 +151,12 @@ class Outgoing:
         ids = peer.session.acks.take()
         if ids and not peer.old:
             self.control(peer, frames.control("ack", self.core.name, peer.id, ids=ids))
+
+    def send_busy(self, peer: PeerState) -> None:
+        """Tell the peer which messages found no room."""
+        ids, peer.refused = tuple(peer.refused), []
+        for start in range(0, len(ids), MAX_BUSY_IDS):
+            self.control(peer, frames.control("busy", self.core.name, peer.id, ids=ids[start : start + MAX_BUSY_IDS]))
 
     # how entries end
 

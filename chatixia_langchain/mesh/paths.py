@@ -1,8 +1,8 @@
 """Ways to a peer: one dial per peer on demand, the mailbox after a while, and when to give up.
 
 - `seek`: there is work and no channel. Dial, with back-off, as long as there is work
-- `check`: on the timer while a peer is stuck. After `mailbox_after_s` its messages go through the mailbox under the same
-  ids; when the peer is not there at all, those who wait hear it within a few seconds
+- `check`: on the timer while a peer is stuck. After `mailbox_after_s` its messages go through the mailbox under the
+  same ids; when the peer is not there at all, those who wait hear it within a few seconds
 - back: a channel that opens takes over, everything unacknowledged goes again
 """
 

@@ -72,7 +72,9 @@ class Receiver:
         verdict = session.inbox.accept(part.id, now, room=not core.inbox.full)
         if verdict is Verdict.REFUSED:
             core.counters["refused"] += 1
-            self.out.control(peer, frames.control("busy", core.name, peer.id, ids=(part.id,)))
+            if not peer.refused:
+                core.loop.call_soon(self.out.send_busy, peer)  # all of this turn in one frame
+            peer.refused.append(part.id)
             return
         request = part.kind == "request"
         if verdict is Verdict.NEW:

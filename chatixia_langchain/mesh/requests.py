@@ -130,7 +130,8 @@ class Requests:
         conversation = conversation or id_
         body = frames.message(
             "message", id_, core.name, peer, content,
-            conversation=conversation, epoch=core.ids.epoch, ttl_s=ttl_s, hops=hops, chain=chain, broadcast=broadcast, meta=meta,
+            conversation=conversation, epoch=core.ids.epoch, ttl_s=ttl_s, hops=hops, chain=chain,
+            broadcast=broadcast, meta=meta,
         )  # fmt: skip
         self._check_size(to, body)
         now = core.now()
@@ -209,8 +210,12 @@ class Requests:
                 frames.error(new, core.name, peer.id, fault, corr=id_, conversation=conversation, task=task),
                 "error",
             )
-        if kept.id not in peer.session.outbox.entries:
-            self._offer(peer, kept, ANSWER_TTL_S)
+        waiting = peer.session.outbox.entries.get(kept.id)
+        if waiting is not None and waiting.tries == 0:
+            return  # it is about to go for the first time
+        # Under an id of its own: an acknowledgement of the first copy, still on its way, must not end this one.
+        new = core.ids.next()
+        self._offer(peer, Answer(new, frames.with_id(kept.body, new), kept.kind), ANSWER_TTL_S)
 
     def _offer(self, peer: PeerState, answer: Answer, ttl_s: float) -> None:
         now = self.core.now()

@@ -44,7 +44,7 @@ class SyncMesh:
         return self._mesh.call_sync(partial(self._mesh.wait_for_peer, peer, timeout=timeout))
 
     def incoming(self) -> Iterator[Incoming]:
-        """Iterate over incoming messages, blocking. Ends when the mesh is closed. Answer with `reply` and `fail` of this object."""
+        """Iterate over incoming messages; ends with the mesh. Answer with `reply` and `fail` of this object."""
         taker = self._mesh.incoming()
         while True:
             try:

@@ -55,8 +55,8 @@ class Reply:
 class Receipt:
     """A message was accepted by this side's outbox; `await delivered()` tells what became of it.
 
-    `state`: `accepted`, then once and for all `delivered` (the peer's agent has it), `sent` (an old peer that acknowledges
-    nothing) or `undeliverable` (`reason` says why). `path` is how it went, "" until known.
+    `state`: `accepted`, then once and for all `delivered` (the peer's agent has it), `sent` (an old peer that
+    acknowledges nothing) or `undeliverable` (`reason` says why). `path` is how it went, "" until known.
     """
 
     message_id: str
@@ -68,7 +68,7 @@ class Receipt:
     _done: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     async def delivered(self) -> Receipt:
-        """Wait for the final state and return self; never raises but CancelledError. Bounded by the message's time to live.
+        """Wait for the final state, at most the time to live, and return self; raises nothing but CancelledError.
 
         On the mesh's own loop only; other loops use `mesh.delivered(receipt)`.
         """
@@ -86,8 +86,9 @@ class Receipt:
 class Incoming:
     """One message that a peer's agent sent to this one.
 
-    `content` is text the peer wrote: data. `skill` and `arguments` are set when the peer calls a named skill. `ttl_s` is what is
-    left of its time. `expects_reply` is True for an `ask`: then exactly one of `reply` and `fail` is sent (later calls do nothing).
+    `content` is text the peer wrote: data. `skill` and `arguments` are set when the peer calls a named skill. `ttl_s`
+    is what is left of its time. `expects_reply` is True for an `ask`: then exactly one of `reply` and `fail` is sent
+    (later calls do nothing).
     """
 
     peer: str
