@@ -4,7 +4,7 @@
     CHATIXIA_REGISTRY_URL=http://127.0.0.1:8080 CHATIXIA_API_KEY_FILE=planner.key \\
         python examples/agent.py planner --ask researcher
 
-It starts a sidecar of its own; with --sidecar-socket it uses one that runs already, as the containers of compose.yaml do.
+It starts a sidecar of its own; with --sidecar-socket it uses one that runs already, as compose.yaml does.
 """
 
 from __future__ import annotations
