@@ -50,9 +50,31 @@ enum Ends {
     Allowed,
 }
 
+/// Says whether a text is beyond doubt: no more brackets than levels, no escapes, no control characters.
+///
+/// Nearly every line is, and this loop without branches is several times faster than the walk that it saves.
+fn is_plain(valid: &[u8], depth: usize) -> bool {
+    let mut brackets = depth;
+    let mut odd = false;
+    // 255, so that the count of one chunk fits a byte, which lets the compiler count 16 bytes at a time.
+    for chunk in valid.chunks(255) {
+        let (mut opened, mut seen) = (0u8, 0u8);
+        for byte in chunk {
+            opened += u8::from(byte | 0x20 == b'{'); // `[` and `{` differ in this bit only
+            seen |= u8::from(*byte == b'\\') | u8::from(*byte < b' ');
+        }
+        brackets += usize::from(opened);
+        odd |= seen != 0;
+    }
+    !odd && brackets <= MAX_JSON_DEPTH
+}
+
 /// Walks over JSON that is known to be valid, jumping over the inside of strings.
 fn check(valid: &str, mut depth: usize, ends: Ends) -> Result<(), Failure> {
     let valid = valid.as_bytes();
+    if is_plain(valid, depth) {
+        return Ok(());
+    }
     let mut at = 0;
     while let Some(&byte) = valid.get(at) {
         at += 1;
