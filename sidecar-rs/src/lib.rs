@@ -1,0 +1,12 @@
+pub mod backoff;
+pub mod check;
+pub mod config;
+pub mod connection;
+pub mod error;
+mod gather;
+pub mod lines;
+pub mod negotiation;
+pub mod sdp;
+pub mod signaling;
+mod udp;
+pub mod wire;
