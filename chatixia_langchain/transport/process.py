@@ -39,7 +39,7 @@ STDERR_LINE_BYTES = 2_000
 def find_sidecar(path: str | os.PathLike[str] | None = None, *, env: Mapping[str, str] | None = None) -> str:
     """The absolute path of the sidecar binary.
 
-    Raises SidecarNotFound with instructions; a path that was named but is wrong is an error, never a silent fall-through.
+    Raises SidecarNotFound with instructions; a path that was named but is wrong is an error, never a fall-through.
     """
     env = os.environ if env is None else env
     for source, given in (("sidecar_binary", path), ("SIDECAR_BINARY", env.get("SIDECAR_BINARY"))):
@@ -63,7 +63,7 @@ def find_sidecar(path: str | os.PathLike[str] | None = None, *, env: Mapping[str
         f"cannot find the {NAME} binary. Looked in:\n{looked}\n"
         "Get it in one of these ways:\n"
         "  - pip install --upgrade chatixia-langchain         (wheels for common platforms carry it)\n"
-        "  - cargo build --release, in sidecar-rs of a clone  (then set SIDECAR_BINARY to target/release/chatixia-sidecar)\n"
+        f"  - cargo build --release, in sidecar-rs of a clone  (then SIDECAR_BINARY=.../target/release/{NAME})\n"
         f"  - set SIDECAR_BINARY=/path/to/{NAME}\n"
         "Or do without it: pip install 'chatixia-langchain[aiortc]' and transport='aiortc'."
     )
@@ -95,8 +95,8 @@ class _Stderr(asyncio.Protocol):
 class SidecarProcess:
     """One sidecar process and its private folder. Not restarted by itself: make a new start after a death.
 
-    `env` is the sidecar's whole environment but for `IPC_SOCKET` and what ties it to this process. Secrets travel there,
-    never in argv.
+    `env` is the sidecar's whole environment but for `IPC_SOCKET` and what ties it to this process. Secrets travel
+    there, never in argv.
     """
 
     def __init__(self, binary: str, env: Mapping[str, str]) -> None:
