@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..registry.keys import KeyFileError, init_keys, load_keys, too_open
+from ..registry.keys import KeyFile, KeyFileError, init_keys, load_keys, too_open
 
 HELP = "run the registry that introduces agents to each other"
 DEFAULT_KEYS = "api-keys.json"
@@ -21,7 +23,8 @@ examples:
   chatixia-langchain registry --host 0.0.0.0 --db registry.db         for other machines, keeping tasks over restarts
 
 environment: PORT, API_KEYS_FILE, ICE_SERVERS, TURN_URL and TURN_SECRET,
-REGISTRY_SECRET or REGISTRY_SECRET_FILE (signs tokens; default: a random one per start)
+REGISTRY_SECRET or REGISTRY_SECRET_FILE (signs tokens; default: a random one per start),
+EXIT_ON_STDIN_EOF=1 (end with the process that started it). Keys added to the file work at once.
 """
 
 
@@ -85,6 +88,7 @@ def _init(keys_file: Path, peers: list[str]) -> int:
 
 
 def _serve(args: argparse.Namespace, keys_file: Path, env: Mapping[str, str]) -> int:
+    watched = KeyFile(keys_file)  # before it is read: a change in between is seen later, not missed
     keys = load_keys(keys_file)
     try:
         from ..registry.auth import Keyring
@@ -109,14 +113,23 @@ def _serve(args: argparse.Namespace, keys_file: Path, env: Mapping[str, str]) ->
             db=args.db,
             ice_servers=args.ice_servers,
         )
-        serve(Registry(settings, Keyring(keys)), _announce)
+        if env.get("EXIT_ON_STDIN_EOF") == "1":
+            threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+        serve(Registry(settings, Keyring(keys, more=watched.added)), _announce)
     except (SettingsError, StoreError) as exc:
         print(f"chatixia-langchain registry: {exc}", file=sys.stderr)
         return 2
     except OSError as exc:
-        print(f"chatixia-langchain registry: cannot listen on {args.host}: {exc}", file=sys.stderr)
+        print(f"chatixia-langchain registry: cannot listen: {exc}", file=sys.stderr)
         return 1
     return 0
+
+
+def _end_with_stdin() -> None:
+    """End when whoever holds the other end of stdin ends, however it ends."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _announce(url: str) -> None:

@@ -81,6 +81,7 @@ class Core:
         self.link_since = 0.0
         self.closing = False
         self.counters: Counter[str] = Counter()
+        self.lookup: Callable[[str], None] | None = None  # ask the registry's directory about a peer
         self.on_tick: Callable[[float], float] = lambda _now: inf
         self._snapshot: dict[str, Peer] | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -101,6 +101,8 @@ class Engine:
         self._seen(peer)
         peer.nudge.set()  # a dial that pauses goes on at once
         if new:
+            if self.core.lookup is not None:
+                self.core.lookup(peer.id)
             self.core.emit(PeerEvent("joined", peer.id))
         self._wake_waiters()
 

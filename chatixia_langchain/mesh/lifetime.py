@@ -8,7 +8,9 @@ import logging
 from ..config import MeshConfig
 from ..errors import MeshClosed
 from ..transport.base import Transport
+from ..transport.choose import make_transport
 from .engine import Engine
+from .local_hub import HUB
 from .portal import Portal
 from .second_path import SecondPath
 
@@ -26,12 +28,12 @@ class Lifetime:
         self.second: SecondPath | None = None
         self._stop: asyncio.Event | None = None
         self._owner: asyncio.Task[None] | None = None
-        self._closed = False
+        self.closed = False
 
     async def start(self) -> None:
         """Start the owner task, and return when it is in."""
-        if self._closed or self._owner is not None:
-            state = "closed" if self._closed else "started"
+        if self.closed or self._owner is not None:
+            state = "closed" if self.closed else "started"
             raise MeshClosed(f"the mesh of {self._config.name!r} was already {state}: make a new one", executed="no")
         self.portal = Portal()
         self._stop = asyncio.Event()
@@ -45,7 +47,7 @@ class Lifetime:
 
     async def aclose(self) -> None:
         """End it and wait until it is out. Any task, loop or thread; any number of times."""
-        self._closed = True
+        self.closed = True
         portal = self.portal
         if portal is None or self._owner is None:
             return
@@ -57,7 +59,7 @@ class Lifetime:
     async def _end(self) -> None:
         assert self._stop is not None
         assert self._owner is not None
-        self._closed = True
+        self.closed = True
         self._stop.set()
         if asyncio.current_task() is not self._owner:
             await asyncio.wait([self._owner])
@@ -69,19 +71,14 @@ class Lifetime:
         try:
             transport = self._make()
             self.engine = Engine(self._config, transport)
-            starting = asyncio.ensure_future(transport.start(self.engine.event))
+            self.second = SecondPath(self._config, self.engine)
+            starting = asyncio.ensure_future(self._join(transport, self.engine, self.second))
             stop = asyncio.ensure_future(self._stop.wait())
             try:
                 await asyncio.wait([starting, stop], return_when=asyncio.FIRST_COMPLETED)
                 if not starting.done():  # closed while it was starting
                     raise MeshClosed("closed while it was starting", executed="no")
-                core = self.engine.core
-                core.info = starting.result()
-                core.name = core.info.peer_id or core.name
-                core.link_up = True
-                self.second = SecondPath(self._config, self.engine)
-                self.second.start()
-                logger.info("agent=%s: joined over %s", core.name, transport.name)
+                starting.result()
                 ready.set_result(None)
                 await stop
             finally:
@@ -91,6 +88,8 @@ class Lifetime:
         except asyncio.CancelledError:
             raise
         except BaseException as exc:
+            while isinstance(exc, BaseExceptionGroup):
+                exc = exc.exceptions[0]
             if ready.done():
                 logger.exception("agent=%s: the mesh failed", self._config.name)
             fault = exc
@@ -98,6 +97,17 @@ class Lifetime:
             await self._leave(transport)
             if not ready.done():
                 ready.set_exception(fault)  # after everything is left: who sees the error may start anew at once
+
+    async def _join(self, transport: Transport, engine: Engine, second: SecondPath) -> None:
+        core = engine.core
+        async with asyncio.TaskGroup() as group:
+            started = group.create_task(transport.start(engine.event))
+            group.create_task(second.register())
+        core.info = started.result()
+        core.name = core.info.peer_id or core.name
+        core.link_up = True
+        second.start()
+        logger.info("agent=%s: joined over %s", core.name, transport.name)
 
     async def _leave(self, transport: Transport | None) -> None:
         engine = self.engine
@@ -115,11 +125,6 @@ class Lifetime:
     def _make(self) -> Transport:
         if self._given is not None:
             return self._given
-        if self._config.transport == "memory":
-            from .local_hub import HUB
-
-            self.why = "asked for"
-            return HUB.transport(self._config.name)
-        from ..transport.choose import make_transport
-
-        return make_transport(self._config)
+        transport = make_transport(self._config, hub=HUB)
+        self.why = transport.why
+        return transport

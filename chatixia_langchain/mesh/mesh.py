@@ -114,6 +114,11 @@ class Mesh:
         finally:
             scope.__exit__(None, None, None)
 
+    @property
+    def closed(self) -> bool:
+        """True once `aclose` was called."""
+        return self._lifetime.closed
+
     # what is known
 
     @property

@@ -37,6 +37,8 @@ class Paths:
         if peer.stuck_since is None:
             peer.stuck_since = core.now()
             peer.dial_failures = 0
+            if not peer.seen and core.lookup is not None:
+                core.lookup(peer.id)
             core.wake(peer.stuck_since + min(core.config.mailbox_after_s, NEVER_SEEN_S))
         if peer.dial is None and core.link_up and not core.closing:
             peer.dial = core.spawn(self._dial(peer), f"dial {peer.id}")

@@ -29,7 +29,7 @@ async def status(engine: Engine, lifetime: Lifetime) -> dict[str, Any]:
     return {
         "name": core.name,
         "transport": core.transport.name,
-        "why": lifetime.why or str(core.info.detail.get("why", "")),
+        "why": lifetime.why,
         "version": core.info.version,
         "fingerprint": core.info.fingerprint,
         "registry": core.config.registry,

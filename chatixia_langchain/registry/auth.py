@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import secrets
 import uuid
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import jwt
@@ -30,7 +31,8 @@ class Unauthorized(Exception):
 class Keyring:
     """API keys by a keyed hash: looking one up takes the same time whatever part of it is right."""
 
-    def __init__(self, keys: dict[str, Identity]) -> None:
+    def __init__(self, keys: dict[str, Identity], *, more: Callable[[], dict[str, Identity]] | None = None) -> None:
+        self._more = more  # asked when a key is unknown: what was added since
         self._pepper = secrets.token_bytes(32)
         self._by_digest: dict[bytes, Identity] = {}
         self._peers: dict[str, Identity] = {}
@@ -44,7 +46,12 @@ class Keyring:
 
     def find(self, key: str) -> Identity | None:
         """The owner of `key`, or None."""
-        return self._by_digest.get(self._digest(key))
+        who = self._by_digest.get(self._digest(key))
+        if who is None and self._more is not None:
+            for new_key, new in self._more().items():
+                self.add(new_key, new)
+            who = self._by_digest.get(self._digest(key))
+        return who
 
     def has_peer(self, peer_id: str) -> bool:
         """True when some key belongs to `peer_id`."""

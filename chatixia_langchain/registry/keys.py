@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import stat
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Literal, cast
 
 from ..protocol.limits import is_peer_id
+
+logger = logging.getLogger(__name__)
 
 Role = Literal["agent", "admin"]
 ROLES: tuple[Role, ...] = ("agent", "admin")
@@ -83,6 +86,33 @@ def parse_keys(raw: bytes, name: str) -> dict[str, Identity]:
             raise KeyFileError(f"{where}: role {role!r} is unknown; use one of {', '.join(ROLES)}")
         found[key] = Identity(peer_id, cast("Role", role))
     return found
+
+
+class KeyFile:
+    """A key file that may grow while the registry runs: new agents need no restart. Taking a key away needs one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = self._stat()
+
+    def added(self) -> dict[str, Identity]:
+        """All keys of the file if it was written since the last look, else none. A faulty file is logged, not used."""
+        stamp = self._stat()
+        if stamp == self._stamp:
+            return {}
+        self._stamp = stamp
+        try:
+            return load_keys(self._path)
+        except KeyFileError as exc:
+            logger.warning("the changed key file is not used: %s", exc)
+            return {}
+
+    def _stat(self) -> tuple[int, int, int]:
+        try:
+            now = self._path.stat()
+        except OSError:
+            return (0, 0, 0)
+        return (now.st_ino, now.st_size, now.st_mtime_ns)
 
 
 def too_open(path: Path) -> bool:
