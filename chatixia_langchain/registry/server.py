@@ -87,7 +87,11 @@ def url_of(bound: socket.socket) -> str:
 
 def run(registry: Registry, on_listening: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM. Raises OSError when the address is not to be had."""
-    bound = bind(registry.settings.host, registry.settings.port)
+    settings = registry.settings
+    try:
+        bound = bind(settings.host, settings.port)
+    except OSError as exc:
+        raise OSError(f"{settings.host}:{settings.port}: {exc.strerror}") from exc
     _Server(registry, on_listening).run(sockets=[bound])
 
 

@@ -27,7 +27,11 @@ class Caller:
     def __init__(self, server: RegistryServer, peer_id: str, role: Any = "agent") -> None:
         self.peer_id, self.key = peer_id, server.add_key(peer_id, role)
         self.http = httpx2.AsyncClient(
-            base_url=server.url, headers={"x-api-key": self.key}, timeout=40, trust_env=False
+            base_url=server.url,
+            headers={"x-api-key": self.key},
+            timeout=40,
+            trust_env=False,
+            verify=False,  # no TLS here, and no time spent on loading its certificates for each caller
         )
 
     async def post(self, path: str, body: Any = None, **kw: Any) -> Any:
@@ -88,6 +92,11 @@ class World:
         self.server = server
         self._callers: dict[str, Caller] = {}
         self._sockets: list[ClientConnection] = []
+        self._at_end: list[Callable[[], Any]] = []
+
+    def at_end(self, what: Callable[[], Any]) -> None:
+        """Do `what` when the test is over, however it went."""
+        self._at_end.append(what)
 
     def caller(self, peer_id: str, role: str = "agent") -> Caller:
         """The agent `peer_id`."""
@@ -113,6 +122,8 @@ class World:
         """Close everything."""
         for socket in self._sockets:
             socket.transport.abort()
+        for what in self._at_end:
+            what()
         for caller in self._callers.values():
             await caller.http.aclose()
 

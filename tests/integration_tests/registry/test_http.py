@@ -137,7 +137,7 @@ async def test_bad_bodies_are_named_and_change_nothing(world: World, body: bytes
     assert await caller.get("/api/registry/agents") == []
 
 
-@pytest.mark.parametrize("value", ["NaN", "Infinity", '"\\ud800"', "1" * 400, "[" * 80 + "]" * 80, '{"\\udfff": 1}'])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", '"\\ud800"', "1" * 5000, "[" * 80 + "]" * 80, '{"\\udfff": 1}'])
 async def test_payload_that_cannot_be_written_again_is_refused(world: World, value: str) -> None:
     """The parser takes these; the answer to the claimer could not be written, and the task would be stuck."""
     caller = world.caller("a")

@@ -128,7 +128,7 @@ def test_foreign_tokens_are_refused() -> None:
     assert tokens.check(jwt.encode(good, SECRET, "HS256"), 1) == A
     bad = [
         jwt.encode(good, "t" * 32, "HS256"),
-        jwt.encode(good, None, "none"),
+        jwt.encode(good, "", "none"),
         jwt.encode(good, SECRET * 2, "HS512"),
         jwt.encode({**good, "aud": "other"}, SECRET, "HS256"),
         jwt.encode({**good, "iss": "other"}, SECRET, "HS256"),
