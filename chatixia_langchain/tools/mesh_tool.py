@@ -1,0 +1,150 @@
+"""`MeshTool`: one peer as one tool, or any peer by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
+
+from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
+from langchain_core.runnables import RunnableConfig
+from pydantic import BaseModel, Field
+
+from ..agent import text
+from ..errors import MeshError, PeerUnreachable
+from ..mesh.mesh import Mesh
+from ..mesh.types import Reply
+from .base import Call, Injected, MeshBaseTool, MeshToolError, illegal
+
+
+class MeshToolArtifact(TypedDict):
+    """What the program (not the model) gets beside the answer. Plain JSON, since checkpointers store it."""
+
+    peer: str
+    conversation: str
+    message_id: str
+    path: str
+    latency_ms: float
+
+
+class AskPeerInput(BaseModel):
+    """Arguments of a tool that is one peer."""
+
+    message: str = Field(description="What to ask. Self-contained: that agent cannot see this conversation.")
+    runtime: Injected = None
+
+
+class AskAnyInput(BaseModel):
+    """Arguments of a tool that asks any peer."""
+
+    peer: str = Field(description="The agent to ask, as mesh_list_peers names it.")
+    message: str = Field(description="What to ask. Self-contained: that agent cannot see this conversation.")
+    runtime: Injected = None
+
+
+class MeshTool(MeshBaseTool):
+    """Ask an agent on another machine, and get its answer.
+
+    Setup:
+        The mesh must be started, in this loop, another loop or (by `with Mesh(...)`) a thread of its own.
+
+    Instantiation:
+        `MeshTool(mesh, peer="researcher")` is one peer as one tool, named `ask_researcher`; `MeshTool(mesh)` takes
+        the peer as an argument and is named `mesh_ask`. `timeout` is in seconds (default: the mesh's
+        `request_timeout_s`); `allow` limits whom the model may ask.
+
+    Invocation:
+        `tool.invoke({"message": "hello"})`, or with a tool call for a `ToolMessage` whose `artifact` is a
+        `MeshToolArtifact`. A sync call on the mesh's own loop raises RuntimeError at once: use `ainvoke` there.
+
+    Within an agent:
+        `create_agent(model, [MeshTool(mesh, peer="researcher")])`. The message id comes from thread and tool call, so
+        a tool node that runs again is answered again and not worked on again.
+
+    Raises MeshToolError (a ToolException, turned into an error ToolMessage by default) when the peer or the way to it
+    failed.
+    """
+
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    args_schema: Any = AskAnyInput
+    peer: str | None = None
+    timeout_s: float | None = None
+    allow: frozenset[str] | None = None
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        *,
+        peer: str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        allow: Sequence[str] | None = None,
+        **more: Any,
+    ) -> None:
+        if peer is not None:
+            schema: type[BaseModel] = AskPeerInput
+            name = name or text.safe_name(f"ask_{peer}")
+            description = description or text.tool_description(mesh.peers.get(peer), peer)
+        else:
+            schema, name, description = AskAnyInput, name or "mesh_ask", description or text.ASK_ANY
+        if name != text.safe_name(name):
+            raise ValueError(f"tool name {name!r} is not 1 to 64 of a-z A-Z 0-9 _ -")
+        super().__init__(
+            mesh=mesh,  # type: ignore[call-arg]  # a pydantic field of the base
+            peer=peer,
+            name=name,
+            description=description,
+            args_schema=schema,
+            timeout_s=timeout,
+            allow=None if allow is None else frozenset(allow),
+            **more,
+        )
+
+    def _run(
+        self,
+        message: str,
+        peer: str | None = None,
+        runtime: Any = None,
+        config: RunnableConfig | None = None,
+        run_manager: CallbackManagerForToolRun | None = None,
+    ) -> tuple[str, MeshToolArtifact]:
+        target, call = self._prepare(peer, runtime, config)
+        try:
+            return _result(self.mesh.sync.ask(target, message, timeout=call.timeout_s, **call.options()))
+        except MeshError as exc:
+            raise MeshToolError(exc) from exc
+        except ValueError as exc:
+            raise MeshToolError(illegal(exc)) from exc
+
+    async def _arun(
+        self,
+        message: str,
+        peer: str | None = None,
+        runtime: Any = None,
+        config: RunnableConfig | None = None,
+        run_manager: AsyncCallbackManagerForToolRun | None = None,
+    ) -> tuple[str, MeshToolArtifact]:
+        target, call = self._prepare(peer, runtime, config)
+        try:
+            return _result(await self.mesh.ask(target, message, timeout=call.timeout_s, **call.options()))
+        except MeshError as exc:
+            raise MeshToolError(exc) from exc
+        except ValueError as exc:
+            raise MeshToolError(illegal(exc)) from exc
+
+    def _prepare(self, peer: str | None, runtime: Any, config: RunnableConfig | None) -> tuple[str, Call]:
+        target = self.peer or peer or ""
+        if self.allow is not None and target not in self.allow:
+            raise MeshToolError(PeerUnreachable(target, "it is not among the peers this tool may ask"))
+        return target, Call.of(self.mesh.name, runtime, config, timeout_s=self.timeout_s, to=target)
+
+
+def _result(reply: Reply) -> tuple[str, MeshToolArtifact]:
+    artifact = MeshToolArtifact(
+        peer=reply.peer,
+        conversation=reply.conversation,
+        message_id=reply.message_id,
+        path=reply.path,
+        latency_ms=round(reply.latency_s * 1e3, 3),
+    )
+    return reply.content, artifact
