@@ -22,7 +22,14 @@ class _Out(msgspec.Struct):
     mesh: MeshPart
 
 
-_encode: Final = msgspec.json.Encoder().encode
+def _plain(value: object) -> str:
+    """Write a subclass of str as a str: LangChain's `message.text` is one."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"a {type(value).__name__} cannot be sent")
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_plain).encode
 _DECODER: Final = msgspec.json.Decoder(Frame)
 
 

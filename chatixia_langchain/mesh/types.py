@@ -120,5 +120,10 @@ class Incoming:
 
     async def _once(self, answer: str | MeshError, meta: Mapping[str, Any] | None) -> None:
         send, self._answer = self._answer, None
-        if send is not None:
+        if send is None:
+            return
+        try:
             await send(answer, meta)
+        except (ValueError, TypeError):  # text that cannot be written as UTF-8, say: the request may still be failed
+            self._answer = send
+            raise
