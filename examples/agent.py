@@ -4,7 +4,8 @@
     CHATIXIA_REGISTRY_URL=http://127.0.0.1:8080 CHATIXIA_API_KEY_FILE=planner.key \\
         python examples/agent.py planner --ask researcher
 
-It starts a sidecar of its own; with --sidecar-socket it uses one that runs already, as compose.yaml does.
+It starts a sidecar of its own; with --sidecar-socket it uses one that runs already, as compose.yaml does. With
+OPENAI_API_KEY set a model answers, which may ask other agents itself; without it the agent says back what it heard.
 """
 
 from __future__ import annotations
@@ -12,20 +13,32 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
+from typing import Any
 
-from chatixia_langchain import Mesh, MeshError
+from chatixia_langchain import ChatLoop, Incoming, Mesh, MeshAgent, MeshError, MeshToolkit
 
 
-async def answer(mesh: Mesh) -> None:
-    """Reply to every request. In place of the echo, call your model here, or use `MeshAgent`."""
-    async for incoming in mesh.incoming():
+def brain(mesh: Mesh) -> Any:
+    """What answers: a model with the mesh as its tools, or an echo."""
+    if os.environ.get("OPENAI_API_KEY"):
+        from openai import AsyncOpenAI
+
+        model_name = os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
+        return ChatLoop(AsyncOpenAI(), model_name=model_name, tools=MeshToolkit(mesh).get_tools())
+
+    async def echo(incoming: Incoming) -> str:
         print(f"{incoming.peer} asks: {incoming.content}", flush=True)
-        await incoming.reply(f"{mesh.name} heard: {incoming.content}")
+        return f"{mesh.name} heard: {incoming.content}"
+
+    return echo
 
 
 async def ask(mesh: Mesh, peer: str, every_s: float) -> None:
     """Ask `peer` again and again; a peer that is away is no reason to end."""
-    for number in range(1, 1_000_000):
+    number = 0
+    while True:
+        number += 1
         try:
             reply = await mesh.ask(peer, f"question {number}", timeout=30)
             print(f"{reply.peer} answers over {reply.path}: {reply.content}", flush=True)
@@ -43,10 +56,10 @@ async def main() -> None:
     options.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="how often (default: %(default)s)")
     args = options.parse_args()
 
-    async with Mesh(args.name, sidecar_socket=args.sidecar_socket, description="says back what it heard") as mesh:
+    async with Mesh(args.name, sidecar_socket=args.sidecar_socket, description="an example") as mesh:
         print(f"{mesh.name} is in the mesh, by {mesh.transport_name}", flush=True)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(answer(mesh))
+            tasks.create_task(MeshAgent(mesh, brain(mesh)).serve())
             if args.ask:
                 tasks.create_task(ask(mesh, args.ask, args.every))
 
