@@ -21,6 +21,11 @@ const ICE: &str = r#"{"iceServers":[{"urls":["stun:stun.example"]}]}"#;
 const PEERS: &str =
     r#"{"type":"peer_list","peer_id":"registry","payload":{"peers":["b"],"details":{"b":{"protocol":1}}}}"#;
 
+/// Ends a test that waits for what will not come.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(15), what).await.expect("within 15 s")
+}
+
 /// How the registry of a test answers.
 #[derive(Clone)]
 struct Manner {
@@ -60,7 +65,7 @@ impl Registry {
     }
 
     async fn accept(&mut self) -> Server {
-        let mut socket = self.sockets.recv().await.unwrap();
+        let mut socket = soon(self.sockets.recv()).await.unwrap();
         let register = text(&mut socket).await;
         assert!(
             register.starts_with(r#"{"type":"register","peer_id":"planner","payload":{"protocol":1,"#),
@@ -108,7 +113,7 @@ async fn serve(mut stream: TcpStream, manner: &Manner, seen: &Mutex<Vec<String>>
 
 async fn text(socket: &mut Server) -> String {
     loop {
-        if let Message::Text(text) = socket.next().await.unwrap().unwrap() {
+        if let Message::Text(text) = soon(socket.next()).await.unwrap().unwrap() {
             return text.to_string();
         }
     }
@@ -140,7 +145,7 @@ impl Client {
     }
 
     async fn next(&mut self) -> SignalingEvent {
-        self.events.recv().await.expect("the conversation goes on")
+        soon(self.events.recv()).await.expect("the conversation goes on")
     }
 
     async fn state(&mut self) -> State {
@@ -159,7 +164,7 @@ impl Client {
 
     async fn stop(self) {
         self.shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(5), self.task).await.expect("ends when told to").unwrap();
+        soon(self.task).await.expect("ends when told to");
     }
 }
 
@@ -244,6 +249,10 @@ async fn a_key_the_registry_does_not_know_is_refused() {
     assert_eq!(client.state().await, State::Connecting { reason: None });
     let State::Refused { reason } = client.state().await else { panic!("not refused") };
     assert!(reason.contains("does not take the API key") && !reason.contains("k1"), "{reason}");
+    // Three times what the channel holds: whoever sends meanwhile is not held up.
+    for _ in 0..200 {
+        soon(client.outgoing.send(offer())).await.unwrap();
+    }
     client.stop().await;
 }
 
@@ -261,7 +270,7 @@ async fn a_name_other_than_ours_is_refused() {
 async fn an_old_registry_gets_the_token_in_the_query_and_only_old_frames() {
     let mut registry = Registry::start(Manner { old: true, config: (404, ""), ..FRIENDLY }).await;
     let mut client = Client::start(&registry.url, None);
-    let mut socket = registry.sockets.recv().await.unwrap();
+    let mut socket = soon(registry.sockets.recv()).await.unwrap();
     text(&mut socket).await;
     let old_list = r#"{"type":"peer_list","peer_id":"registry","payload":{"peers":["b"]}}"#;
     socket.send(Message::text(old_list)).await.unwrap();

@@ -5,15 +5,18 @@
 //!
 //! Old sidecars and old registries send the same frames without `protocol`, `connection` and `details`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::str::FromStr;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::limits::{MAX_CANDIDATE_BYTES, MAX_PEERS, MAX_SDP_BYTES, MAX_SIGNAL_BYTES, PROTOCOL};
+use super::limits::{MAX_CANDIDATE_BYTES, MAX_SDP_BYTES, MAX_SIGNAL_BYTES, PROTOCOL};
 use super::{ConnectionId, PeerId, json};
 use crate::error::{Code, Failure};
+
+mod payload;
+
+use payload::{CandidatePayload, ErrorPayload, JoinedPayload, LeftPayload, PeerListPayload, SdpPayload};
 
 /// Bytes of the largest frame we read: a `peer_list` of `MAX_PEERS` with details. Relayed frames end at `MAX_SIGNAL_BYTES`.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
@@ -213,90 +216,6 @@ fn check_size(name: &str, text: &str, limit: usize) -> Result<(), Failure> {
     match text.len() > limit {
         true => Err(Failure::invalid(format!("{name} of {} bytes, limit {limit}", text.len()))),
         false => Ok(()),
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct SdpPayload {
-    sdp: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    protocol: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<ConnectionId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    restart: Option<bool>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct CandidatePayload {
-    candidate: String,
-    #[serde(rename = "sdpMid")]
-    sdp_mid: Option<String>,
-    #[serde(rename = "sdpMLineIndex")]
-    sdp_mline_index: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<ConnectionId>,
-}
-
-#[derive(Deserialize)]
-struct PeerListPayload {
-    peers: Vec<String>,
-    details: Option<HashMap<String, DetailPayload>>,
-}
-
-#[derive(Deserialize)]
-struct DetailPayload {
-    fingerprint: Option<String>,
-    protocol: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct JoinedPayload {
-    peer_id: PeerId,
-    fingerprint: Option<String>,
-    protocol: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct LeftPayload {
-    peer_id: PeerId,
-}
-
-#[derive(Deserialize)]
-struct ErrorPayload {
-    code: String,
-    #[serde(default)]
-    message: String,
-    target_id: Option<String>,
-}
-
-impl PeerListPayload {
-    fn into_incoming(self) -> Incoming {
-        let extended = self.details.is_some();
-        let mut details = self.details.unwrap_or_default();
-        let peers = self.peers.iter().filter_map(|name| {
-            let detail = details.remove(name);
-            let (fingerprint, protocol) = detail.map_or((None, None), |d| (d.fingerprint, d.protocol));
-            Some(Present::new(PeerId::from_str(name).ok()?, fingerprint, protocol))
-        });
-        // Beyond the cap we could not connect to them either; they still can dial us.
-        Incoming::PeerList { peers: peers.take(MAX_PEERS).collect(), extended }
-    }
-}
-
-impl From<JoinedPayload> for Present {
-    fn from(p: JoinedPayload) -> Self {
-        Self::new(p.peer_id, p.fingerprint, p.protocol)
-    }
-}
-
-impl ErrorPayload {
-    fn into_incoming(self) -> Incoming {
-        Incoming::Error {
-            code: self.code.chars().take(64).collect(),
-            message: self.message.chars().take(300).collect(),
-            target_id: self.target_id.and_then(|id| id.parse().ok()),
-        }
     }
 }
 
