@@ -30,25 +30,39 @@ class Directory:
     def __init__(self, core: Core, api: RegistryApi) -> None:
         self._core, self._api = core, api
         self._wanted: set[str] = set()  # bounded by the peers
+        self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def want(self, peer_id: str) -> None:
         """Look `peer_id` up soon; does not wait."""
         self._wanted.add(peer_id)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the directory soon; does not wait."""
+        self._asked.set()
         if self._task is None and not self._core.closing:
             self._task = self._core.spawn(self._read(), "directory")
 
     async def _read(self) -> None:
+        pauses = list(RETRIES_S)
         try:
-            for pause in (PAUSE_S, *RETRIES_S):
-                await asyncio.sleep(pause)
+            while True:
+                await asyncio.sleep(PAUSE_S)
+                self._asked.clear()
                 try:
                     self._wanted -= self.take(await self._api.directory())
                 except MeshError as exc:
                     logger.debug("agent=%s: directory not read: %s", self._core.name, exc)
-                if not self._wanted:
+                if not self._asked.is_set() and not (self._wanted and pauses):
+                    self._wanted.clear()
                     return
-            self._wanted.clear()
+                try:
+                    async with asyncio.timeout(pauses[0] if pauses else None):
+                        await self._asked.wait()  # somebody new is wanted: not to be held up by an old absence
+                    pauses = list(RETRIES_S)
+                except TimeoutError:
+                    del pauses[0]
         finally:
             self._task = None
 

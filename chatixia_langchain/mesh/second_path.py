@@ -55,7 +55,7 @@ class SecondPath:
         core = self._engine.core
         directory = Directory(core, self._api)
         core.lookup = directory.want
-        directory.want(core.name)
+        directory.refresh()
         for peer in core.snapshot():  # joined while we started
             directory.want(peer)
         if self._mailbox is not None:

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from mesh_members import Members
+
+from .members import Members
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import time
 
 import pytest
-from mesh_members import Members, echo
 
 from chatixia_langchain import Incoming
 from chatixia_langchain.errors import (
@@ -18,6 +17,8 @@ from chatixia_langchain.errors import (
     PeerUnreachable,
     RemoteError,
 )
+
+from .members import Members, echo
 
 
 async def test_reply_has_content_peer_conversation_id_and_path(members: Members) -> None:

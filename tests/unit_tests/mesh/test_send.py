@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from mesh_members import Members, echo
 
 from chatixia_langchain import Receipt
 from chatixia_langchain.errors import Busy, MeshError, PeerUnreachable
+
+from .members import Members, echo
 
 
 async def test_a_receipt_becomes_delivered(members: Members) -> None:
@@ -157,8 +158,7 @@ async def test_several_takers_share_one_queue_and_closing_ends_them(members: Mem
     got: list[str] = []
 
     async def take() -> None:
-        async for incoming in b.incoming():
-            got.append(incoming.content)
+        got.extend([incoming.content async for incoming in b.incoming()])
 
     takers = [asyncio.create_task(take()) for _ in range(3)]
     receipts = [await a.send("b", str(n)) for n in range(50)]
