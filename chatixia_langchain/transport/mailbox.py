@@ -198,7 +198,8 @@ class MailboxTransport(Transport):
         pause = PAUSE_MIN_S
         while True:
             try:
-                tasks = await self._api.claim(wait_s=CLAIM_WAIT_S, limit=CLAIM_MAX)
+                # A short question first after a failure: an answered long poll would tell of the return 25 s late.
+                tasks = await self._api.claim(wait_s=CLAIM_WAIT_S if self._link_up else 0, limit=CLAIM_MAX)
                 self._set_link(True)
                 pause = PAUSE_MIN_S
                 async with asyncio.TaskGroup() as group:  # at most CLAIM_MAX calls

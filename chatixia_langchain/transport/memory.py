@@ -159,7 +159,7 @@ class MemoryTransport(Transport):
         return TransportInfo(self.name, self.peer_id)
 
     def post(self, event: TransportEvent, channel: _Channel | None = None) -> None:
-        """Queue an event for this member's loop. Called with the hub's lock held or on the own loop; from any thread."""
+        """Queue an event for this member's loop. Called with the hub's lock held or on the own loop."""
         self._inbox.append((event, channel))
         if self._scheduled:
             return

@@ -35,7 +35,7 @@ LABEL = "mesh"
 FLUSH_S = 0.5  # how long a clean close waits for what was sent
 _MAX_MESSAGE = re.compile(r"^a=max-message-size:(\d{1,12})\s*$", re.MULTILINE)
 _FINGERPRINT = re.compile(r"^a=fingerprint:(sha-256) ([0-9A-Fa-f:]{95})\s*$", re.MULTILINE)
-_MEDIA = re.compile(r"^m=(?!application )", re.MULTILINE)
+_SECTIONS = re.compile(r"^m=(\S*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +194,8 @@ class RtcConnection:
         task.add_done_callback(self._jobs.discard)
 
     async def _describe(self, sdp: str, kind: str) -> None:
-        if _MEDIA.search(sdp):
-            raise InvalidLine("a session description with audio or video is refused")
+        if _SECTIONS.findall(sdp) != ["application"]:
+            raise InvalidLine("a session description must have one section, of data channels")
         found = _MAX_MESSAGE.search(sdp)
         told = int(found[1]) if found else OLD_PEER_MAX_MESSAGE_BYTES
         self.max_bytes = min(told or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)  # 0 means: any size

@@ -1,7 +1,7 @@
 """The sidecar transport: keeps a sidecar alive (or stays attached to a running one) and speaks IPC to it.
 
 - one owner task spawns, attaches, watches and starts again with a growing pause; the transport stays valid meanwhile;
-- when the sidecar dies: `PeerDown` for each channel, `LinkState(False)`; when it is back: `LinkState(True)`, new `PeerUp`s;
+- it dies: `PeerDown` for each channel, then `LinkState(False)`; it is back: `LinkState(True)`, then new `PeerUp`s;
 - `sidecar_socket` attaches to a sidecar that somebody else runs, and to its successor when it ends.
 """
 

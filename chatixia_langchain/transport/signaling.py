@@ -113,11 +113,8 @@ class SignalingClient:
             ) as socket:
                 await self._talk(socket)
         except InvalidStatus as exc:
-            status = exc.response.status_code
-            self._api.forget_token()
-            if status in (401, 403):
-                raise RegistryRefused(f"{url} answers {status} to our token", status=status) from exc
-            raise LinkDown(f"{url} answers {status}") from exc
+            self._api.forget_token()  # a registry that restarted does not know it; a key it does not know is refused there
+            raise LinkDown(f"{url} answers {exc.response.status_code}") from exc
         except ConnectionClosed as exc:
             if exc.rcvd is not None and exc.rcvd.code == SUPERSEDED:
                 raise RegistryRefused("another agent of this name took over", code="superseded") from exc

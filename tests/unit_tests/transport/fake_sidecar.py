@@ -57,8 +57,9 @@ class Fake:
                     say("peer_joined", {"peer_id": "echo", "fingerprint": "sha-256 CD", "protocol": 1})
                 case "connect" if payload["target_peer_id"] == "echo":
                     await asyncio.sleep(0.05)
-                    say("peer_connected", {"peer_id": "echo", "generation": 7, "protocol": 1, "fingerprint": "sha-256 CD",
-                                           "max_message_bytes": 262144, "path": {"local": "host", "remote": "srflx"}})  # fmt: skip
+                    up = {"peer_id": "echo", "generation": 7, "protocol": 1, "fingerprint": "sha-256 CD"}
+                    path = {"local": "host", "remote": "srflx"}
+                    say("peer_connected", up | {"max_message_bytes": 262144, "path": path})
                     say("ok", {}, number)
                 case "connect":
                     say(

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from chatixia_langchain.errors import LinkDown, PeerUnreachable
+from chatixia_langchain.errors import Busy, LinkDown, PeerUnreachable
 from chatixia_langchain.transport.base import PeerDown, PeerJoined, PeerLeft, PeerUp, Received, TransportEvent
 from chatixia_langchain.transport.memory import MemoryHub
 
@@ -109,7 +109,7 @@ async def test_members_on_loops_of_different_threads_reach_each_other() -> None:
     for body in sent:
         try:
             a.send("b", body)
-        except Exception:
+        except Busy:
             await asyncio.wait_for(a.writable("b"), 10)
             a.send("b", body)
     async with asyncio.timeout(20):

@@ -61,7 +61,7 @@ async def test_messages_go_there_and_back_byte_exact(binary: str) -> None:
     events: list[TransportEvent] = []
     t = make(binary)
     info = await t.start(events.append)
-    assert (info.peer_id, info.version, info.fingerprint) == ("me", "9", "AB")
+    assert (info.peer_id, info.version, info.fingerprint) == ("me", "9", "sha-256 AB")
     await t.connect("echo")
     sent = [b'{"n":%d,"t":"%s"}' % (n, '\u00e4\U0001f600}},\\"'.encode()) for n in range(100)] + [
         b'{"x":"' + b"y" * 200_000 + b'"}'
