@@ -13,18 +13,7 @@ import chatixia_langchain
 
 INIT = Path(chatixia_langchain.__file__)
 PROMISED = ["ChatLoop", "LocalMesh", "Mesh", "MeshAgent", "MeshError", "MeshTool", "MeshToolkit"]
-MESH_METHODS = [
-    "aclose",
-    "ask",
-    "ask_stream",
-    "broadcast",
-    "incoming",
-    "peer_events",
-    "peers",
-    "send",
-    "start",
-    "status",
-]
+MESH_METHODS = ["aclose", "ask", "broadcast", "incoming", "peer_events", "peers", "send", "start", "status"]
 
 
 def names_for_type_checkers() -> set[str]:

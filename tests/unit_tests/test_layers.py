@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "chatixia_langchain"
 LAYER = {
     "errors": 0,
     "protocol": 1,
+    "identity": 1,
     "config": 2,
     "delivery": 2,
     "transport": 3,
