@@ -189,6 +189,14 @@ class MailboxTransport(Transport):
         if not up:
             self._peers.all_down(reason)
         self._emit(LinkState(up, reason, self._config.name))
+        if up and self._presence and self._tasks:  # it is back, and may have lost its memory
+            self._spawn(self._register_again(), "register-again")
+
+    async def _register_again(self) -> None:
+        try:
+            await self._api.register()
+        except MeshError as exc:
+            logger.debug("agent=%s: not registered again: %s", self._config.name, exc)
 
     async def _post(self, item: Outgoing) -> None:
         await self._api.submit(task_for(self._config.name, item))

@@ -113,7 +113,7 @@ class SignalingClient:
             ) as socket:
                 await self._talk(socket)
         except InvalidStatus as exc:
-            self._api.forget_token()  # a registry that restarted does not know it; a key it does not know is refused there
+            self._api.forget_token()  # a registry that restarted does not know it; a wrong key is refused there
             raise LinkDown(f"{url} answers {exc.response.status_code}") from exc
         except ConnectionClosed as exc:
             if exc.rcvd is not None and exc.rcvd.code == SUPERSEDED:
