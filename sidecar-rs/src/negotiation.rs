@@ -155,6 +155,8 @@ pub struct Negotiation {
     early: VecDeque<(ConnectionId, String)>,
     wanted: bool,
     online: bool,
+    /// The registry said so, and has not taken it back.
+    left: bool,
     failures: u32,
     backoff: Backoff,
     retry_at: Option<Instant>,
@@ -165,16 +167,17 @@ pub struct Negotiation {
 pub type Random<'a> = &'a mut dyn FnMut() -> u64;
 
 impl Negotiation {
-    /// Makes the machine; `lower` says whether our id is the lower one, which settles glare.
-    pub fn new(lower: bool) -> Self {
+    /// Makes the machine; `lower` says whether our id is the lower one, which settles glare. Counts on from `last_generation`.
+    pub fn new(lower: bool, last_generation: Generation) -> Self {
         Self {
             lower,
-            last_generation: 0,
+            last_generation,
             open: None,
             pending: None,
             early: VecDeque::new(),
             wanted: false,
             online: false,
+            left: false,
             failures: 0,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30), Duration::from_secs(60)),
             retry_at: None,
@@ -194,6 +197,7 @@ impl Negotiation {
             }
             Input::Offer { connection, sdp, protocol, restart } => {
                 self.online = true;
+                self.left = false;
                 self.take_offer(now, connection, sdp, protocol, restart, &mut out);
             }
             Input::Answer { connection, sdp, protocol } => self.take_answer(connection, sdp, protocol, &mut out),
@@ -223,11 +227,13 @@ impl Negotiation {
             }
             Input::Joined => {
                 self.online = true;
+                self.left = false;
                 self.failures = 0;
             }
             Input::Left => {
                 // An open channel lives on: the registry may be the one that lost touch.
                 self.online = false;
+                self.left = true;
                 self.retry_at = None;
                 if let Some(slot) = self.pending.take_if(|s| s.role == Role::Offerer && !s.answered) {
                     abandon(slot.generation, Reason::Offline, &mut out);
@@ -235,6 +241,16 @@ impl Negotiation {
             }
         }
         out
+    }
+
+    /// How long a silent path is waited for; a peer that the registry misses too is not.
+    fn patience(&self) -> Duration {
+        if self.left { Duration::ZERO } else { GIVE_UP_AFTER }
+    }
+
+    /// Puts off a dial that is due.
+    pub fn postpone(&mut self, until: Instant) {
+        self.retry_at = self.retry_at.map(|at| at.max(until));
     }
 
     /// Does what is due by now.
@@ -245,10 +261,11 @@ impl Negotiation {
         {
             self.ended(now, generation, Reason::Timeout, random, &mut out);
         }
+        let patience = self.patience();
         if let Some(slot) = &mut self.open
             && let Some(since) = slot.silent_since
         {
-            if now >= since + GIVE_UP_AFTER {
+            if now >= since + patience {
                 let generation = slot.generation;
                 self.ended(now, generation, Reason::Timeout, random, &mut out);
             } else if now >= since + RESTART_AFTER && !slot.restarted {
@@ -271,7 +288,7 @@ impl Negotiation {
     /// Gives the time of the next [`Negotiation::tick`].
     pub fn deadline(&self) -> Option<Instant> {
         let silent = self.open.as_ref().and_then(|s| {
-            let wait = if s.restarted { GIVE_UP_AFTER } else { RESTART_AFTER };
+            let wait = if s.restarted { self.patience() } else { self.patience().min(RESTART_AFTER) };
             s.silent_since.map(|since| since + wait)
         });
         [self.pending.as_ref().map(|s| s.deadline), silent, self.retry_at].into_iter().flatten().min()
@@ -280,6 +297,16 @@ impl Negotiation {
     /// Gives the generation that counts: the open one, or else the one being made.
     pub fn current(&self) -> Option<Generation> {
         self.open.as_ref().or(self.pending.as_ref()).map(|s| s.generation)
+    }
+
+    /// Gives the generation of the newest connection.
+    pub fn last_generation(&self) -> Generation {
+        self.last_generation
+    }
+
+    /// Says whether the path of the open connection is silent.
+    pub fn is_silent(&self) -> bool {
+        self.open.as_ref().is_some_and(|s| s.silent_since.is_some())
     }
 
     /// Says whether a connection is being made.

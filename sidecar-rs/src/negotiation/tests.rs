@@ -32,7 +32,7 @@ struct One {
 
 impl One {
     fn new(lower: bool) -> Self {
-        Self { n: Negotiation::new(lower), now: Instant::now(), random: Box::new(random()) }
+        Self { n: Negotiation::new(lower, 0), now: Instant::now(), random: Box::new(random()) }
     }
 
     fn on(&mut self, input: Input) -> Vec<Output> {
@@ -163,7 +163,8 @@ fn who_closed_or_was_left_or_is_offline_is_not_dialled_again() {
     assert_eq!(one.n.deadline(), None);
     let mut one = One::open_as_offerer(true);
     assert_eq!(one.on(Input::Left), [], "an open channel outlives the registry's word");
-    one.on(Input::Ended(1, Reason::Timeout));
+    one.on(Input::Silent(1));
+    assert_eq!(one.after(1), [Output::Down { generation: 1, reason: Reason::Timeout }], "gone for the registry and for us");
     assert_eq!(one.n.deadline(), None);
 }
 
@@ -196,7 +197,7 @@ fn a_restart_offer_is_taken_by_the_answerer_of_that_connection_only() {
 /// Two machines, two wires with random delays: whatever the timing, both end on the same connection.
 fn settle(delays: &[u8], both_dial: bool) -> (Option<ConnectionId>, Option<ConnectionId>) {
     let start = Instant::now();
-    let mut ends = [Negotiation::new(true), Negotiation::new(false)];
+    let mut ends = [Negotiation::new(true, 0), Negotiation::new(false, 0)];
     let mut seed = 1u64;
     let mut random = move || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
