@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from enum import IntEnum
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 RESEND_FIRST_S = 1.0  # an open channel is reliable: a missing ack means a slow or restarted agent, no need to hurry
 RESEND_MAX_S = 5.0
@@ -23,13 +22,10 @@ BUSY_MAX_S = 2.0
 WINDOW_MESSAGES = 256
 WINDOW_BYTES = 1_048_576
 
-
-class State(IntEnum):
-    """Where an entry is. DONE entries are no longer in the outbox."""
-
-    QUEUED = 0
-    SENT = 1
-    DONE = 2
+# Where an entry is; plain numbers, since they are compared for each message. A DONE entry is no longer in the outbox.
+QUEUED: Final = 0
+SENT: Final = 1
+DONE: Final = 2
 
 
 class Entry:
@@ -60,7 +56,7 @@ class Entry:
         self.accepted = accepted
         self.deadline = deadline
         self.owner = owner
-        self.state = State.QUEUED
+        self.state: int = QUEUED
         self.tries = 0
         self.refused = False
         self.due = inf
@@ -120,7 +116,7 @@ class Outbox:
     def head(self, now: float) -> Entry | None:
         """The next entry to hand over, or None: nothing is queued, or the peer asked to wait."""
         queue = self._queue
-        while queue and queue[0].state is not State.QUEUED:
+        while queue and queue[0].state != QUEUED:
             queue.popleft()
         if not queue:
             return None
@@ -132,7 +128,7 @@ class Outbox:
     def sent(self, entry: Entry, now: float, path: str) -> None:
         """`entry`, the head, was handed to a transport."""
         self._queue.popleft()
-        entry.state = State.SENT
+        entry.state = SENT
         entry.path = path
         wait = MAILBOX_RESEND_S if path == "mailbox" else min(RESEND_FIRST_S * (1 << min(entry.tries, 3)), RESEND_MAX_S)
         entry.tries += 1
@@ -144,7 +140,7 @@ class Outbox:
         """End the entry and return it; None for an unknown or repeated acknowledgement, which is a non-event."""
         entry = self.entries.pop(id, None)
         if entry is not None:
-            entry.state = State.DONE
+            entry.state = DONE
             self._busy_rounds = 0
             if entry.windowed:
                 self._window_used -= 1
@@ -158,8 +154,8 @@ class Outbox:
         refused = False
         for id_ in ids:
             entry = self.entries.get(id_)
-            if entry is not None and entry.state is State.SENT:
-                entry.state = State.QUEUED
+            if entry is not None and entry.state == SENT:
+                entry.state = QUEUED
                 entry.refused = refused = True
         if refused:
             if now >= self._held_until:
@@ -176,7 +172,7 @@ class Outbox:
         """A new channel: everything unacknowledged goes again, in order."""
         self._held_until = 0.0
         for entry in self.entries.values():
-            entry.state = State.QUEUED
+            entry.state = QUEUED
         self._rebuild()
 
     def tick(self, now: float, *, resend: bool) -> list[Entry]:
@@ -189,9 +185,9 @@ class Outbox:
         overdue = False
         self.next_at = self._held_until if self._held_until > now else inf
         for entry in self.entries.values():
-            if entry.state is State.SENT and resend:
+            if entry.state == SENT and resend:
                 if entry.due <= now:
-                    entry.state = State.QUEUED
+                    entry.state = QUEUED
                     overdue = True
                 else:
                     self._wake(entry.due)
@@ -205,7 +201,7 @@ class Outbox:
         return (entry for entry in self.entries.values() if entry.tries == 0)
 
     def _rebuild(self) -> None:
-        self._queue = deque(entry for entry in self.entries.values() if entry.state is State.QUEUED)
+        self._queue = deque(entry for entry in self.entries.values() if entry.state == QUEUED)
 
     def _wake(self, at: float) -> None:
         if at < self.next_at:

@@ -96,35 +96,27 @@ class Outgoing:
             body = entry.body
             if now - entry.accepted > STALE_S:
                 body = frames.with_ttl(body, entry.deadline - now)
-            if not self._hand_over(transport, peer, entry, body, now):
+            try:
+                if len(body) > peer.max_bytes:
+                    raise MessageTooBig(len(body), peer.max_bytes)
+                transport.send(peer.id, body)
+            except MeshError as exc:
+                self._refused(transport, peer, entry, exc, now)
                 break
             outbox.sent(entry, now, path)
             if peer.old:
                 self._sent_to_old(peer, entry)
         core.wake(outbox.next_at)
 
-    def _hand_over(self, transport: Transport, peer: PeerState, entry: Entry, body: bytes, now: float) -> bool:
-        try:
-            if len(body) > peer.max_bytes:
-                raise MessageTooBig(len(body), peer.max_bytes)
-            transport.send(peer.id, body)
-        except Busy:
-            if transport is self.core.transport:
-                peer.writable = self.core.spawn(self._writable(peer), f"writable {peer.id}")
-            else:
-                peer.session.outbox.hold(now + RETRY_S)
-        except MessageTooBig as exc:
-            self.end(peer, entry, exc)
-            return self._hand_next(peer, now)
-        except (PeerUnreachable, LinkDown):
-            peer.session.outbox.hold(now + RETRY_S)  # PeerDown follows, and then the reconnect hands it over
-        else:
-            return True
-        return False
-
-    def _hand_next(self, peer: PeerState, now: float) -> bool:
-        self.core.loop.call_soon(self.flush, peer)  # the head is gone: start anew, not in the middle of a loop over it
-        return False
+    def _refused(self, transport: Transport, peer: PeerState, entry: Entry, why: MeshError, now: float) -> None:
+        """The transport did not take the head of the queue."""
+        if isinstance(why, Busy) and transport is self.core.transport:
+            peer.writable = self.core.spawn(self._writable(peer), f"writable {peer.id}")
+        elif isinstance(why, (Busy, PeerUnreachable, LinkDown)):
+            peer.session.outbox.hold(now + RETRY_S)  # a PeerDown follows, and then the reconnect hands it over
+        else:  # too big, or not one line: it will never be taken
+            self.end(peer, entry, why)
+            self.core.loop.call_soon(self.flush, peer)  # go on with the next one, not in the middle of this one
 
     async def _writable(self, peer: PeerState) -> None:
         try:

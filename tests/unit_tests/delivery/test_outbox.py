@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from chatixia_langchain.delivery.outbox import RESEND_FIRST_S, RESEND_MAX_S, Entry, Outbox, State
+from chatixia_langchain.delivery.outbox import DONE, RESEND_FIRST_S, RESEND_MAX_S, Entry, Outbox
 
 
 def entry(id_: str, *, size: int = 10, deadline: float = inf, kind: str = "message") -> Entry:
@@ -116,7 +116,7 @@ def test_repeated_and_invented_acks_are_non_events() -> None:
     outbox.add(entry("a"))
     first = outbox.ack("a")
     assert first is not None
-    assert first.state is State.DONE
+    assert first.state == DONE
     assert outbox.ack("a") is None
     assert outbox.ack("never") is None
     assert outbox.room == 1
