@@ -2,9 +2,10 @@
 
 The conversation with a transport:
 - `await start(sink)`: connects; returns when this side is usable, or raises saying why it is not;
-- from then on the transport calls `sink(event)` on the event loop for everything that happens. The sink returns quickly,
-  never blocks and never raises;
-- `await connect(peer)` makes a channel where there is none; `send(peer, body)` hands over one message at once or raises;
+- from then on the transport calls `sink(event)` on the event loop for everything that happens. The sink returns
+  quickly, never blocks and never raises;
+- `await connect(peer)` makes a channel where there is none; `send(peer, body)` hands over one message at once
+  or raises;
 - `await aclose()` ends it: no event comes after it returned. It may be called twice, and from any task.
 """
 
@@ -109,8 +110,8 @@ class Transport(ABC):
     def send(self, peer: str, body: bytes) -> None:
         """Hand over one message (one line of JSON). Returning means: on its way, best effort, in order.
 
-        Never waits. Raises PeerUnreachable (no open channel), MessageTooBig, Busy (the window to this peer is full: call again after
-        `await writable(peer)`), LinkDown.
+        Never waits. Raises PeerUnreachable (no open channel), MessageTooBig, LinkDown, Busy (the window to this peer is full:
+        call again after `await writable(peer)`).
         """
 
     @abstractmethod
@@ -130,7 +131,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def status(self) -> dict[str, Any]:
-        """What this transport knows of its links, JSON-plain: `{"peers": {id: {"state", "path", "rtt_ms", "dtls", ...}}}`."""
+        """What this transport knows of its links, JSON-plain: `{"peers": {id: {"state", "path", "rtt_ms", ...}}}`."""
 
     @abstractmethod
     async def aclose(self) -> None:
