@@ -79,7 +79,7 @@ async def obey(mesh: Mesh, loop: ChatLoop) -> None:
             continue
         try:
             await ask(loop, told["text"])
-        except Exception as exc:  # the model's service may fail in many ways: the demo names it and ends
+        except Exception as exc:  # noqa: BLE001  the model's service may fail in many ways: the demo names it and ends
             say("failed", why=f"{type(exc).__name__}: {exc}")
 
 

@@ -16,14 +16,16 @@ QUESTION = "How long does light take from the Moon to the Earth?"
 
 PROMPTS = {
     "planner": (
-        "You are the planner. Ask the researcher with ask_researcher, tell all agents the result once with mesh_broadcast, "
-        "then answer the user in one sentence."
+        "You are the planner. Ask the researcher with ask_researcher, tell all agents the result once with "
+        "mesh_broadcast, then answer the user in one sentence."
     ),
     "researcher": (
-        "You are the researcher. For facts ask the librarian with ask_librarian. Compute what was asked, and answer in one "
-        "sentence. To a broadcast say only: noted."
+        "You are the researcher. For facts ask the librarian with ask_librarian. Compute what was asked, and answer "
+        "in one sentence. To a broadcast say only: noted."
     ),
-    "librarian": "You are the librarian. Answer with the fact asked for, in one sentence. To a broadcast say only: noted.",
+    "librarian": (
+        "You are the librarian. Answer with the fact asked for, in one sentence. To a broadcast say only: noted."
+    ),
 }
 ABOUT = {
     "planner": "plans, and asks others for what it does not know",

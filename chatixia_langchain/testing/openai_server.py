@@ -11,6 +11,7 @@ no state but `requests`.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections import deque
@@ -46,7 +47,7 @@ class OpenAIServer:
         class Handler(_Handler):
             server_rule = owner
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = _Server(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self._thread = threading.Thread(
             target=self._http.serve_forever, args=(0.05,), daemon=True, name="openai-server"
@@ -75,6 +76,13 @@ class OpenAIServer:
         self.close()
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away while it was served is no fault of the server."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_rule: OpenAIServer
@@ -88,7 +96,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not 0 < size <= MAX_BODY_BYTES:
             self._json(413, {"error": {"message": "bad content-length", "type": "invalid_request_error"}})
             return
-        body = json.loads(self.rfile.read(size))
+        try:
+            body = json.loads(self.rfile.read(size))
+        except ValueError:
+            self._json(400, {"error": {"message": "the body is not JSON", "type": "invalid_request_error"}})
+            return
         owner = self.server_rule
         owner.requests.append(body)
         if not self.path.endswith("/chat/completions"):

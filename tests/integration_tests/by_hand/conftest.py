@@ -16,7 +16,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-KEYS = {"peer-abc": "k-abc-0123456789abcdef", "peer-xyz": "k-xyz-0123456789abcdef", "peer-new": "k-new-0123456789abcdef"}
+KEYS = {
+    "peer-abc": "k-abc-0123456789abcdef",
+    "peer-xyz": "k-xyz-0123456789abcdef",
+    "peer-new": "k-new-0123456789abcdef",
+}
 
 
 def sidecar_binary() -> str:

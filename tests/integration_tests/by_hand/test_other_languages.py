@@ -34,7 +34,9 @@ def test_agent_answers_a_prompt(machine: Machine, tool: str, file: str) -> None:
     command = ["go", "run", str(path)] if tool == "go" else ["node", str(path)]
     if tool == "go":  # compile once, so that killing the agent kills the agent and not only `go run`
         binary = machine.folder / "agent-go"
-        subprocess.run(["go", "build", "-o", str(binary), str(path)], check=True, timeout=120, env=_go_env(machine.folder))
+        subprocess.run(
+            ["go", "build", "-o", str(binary), str(path)], check=True, timeout=120, env=_go_env(machine.folder)
+        )
         command = [str(binary)]
     machine.procs[tool] = subprocess.Popen([*command, str(socket)], stdout=subprocess.DEVNULL)
     assert "peer_connected" in abc.read(20)

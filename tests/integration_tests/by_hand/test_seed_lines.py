@@ -54,7 +54,10 @@ def test_failures_are_errors_not_silence(machine: Machine) -> None:
         ("not json", "invalid_line"),
         ('{"type":"send","payload":{"message":{}}}', "invalid_line"),
         ("[" * 5000, "invalid_line"),
-        ('{"type":"send","payload":{"target_peer":"peer-xyz","message":{"x":"' + "a" * (1 << 20) + '"}}}', "line_too_long"),
+        (
+            '{"type":"send","payload":{"target_peer":"peer-xyz","message":{"x":"' + "a" * (1 << 20) + '"}}}',
+            "line_too_long",
+        ),
         (b'{"type":"list_peers\x00"}', None),
     ]
     for line, code in bad:
