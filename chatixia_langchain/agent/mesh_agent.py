@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import HumanMessage, add_notification_metadata
@@ -50,8 +50,9 @@ class MeshAgent:
     request is always answered: by the agent's last text, or by an error that tells the peer nothing of our insides.
     Messages and broadcasts expect no reply and get none.
 
-    `max_concurrency` bounds the turns at once, `max_queue` the messages that wait in one conversation (more are
-    refused as busy).
+    `max_concurrency` bounds the turns at once (of requests of the same number of hops), `max_queue` the messages that
+    wait in one conversation: a request past it is refused as busy, anything else waits. `max_hops` (default 8) is that
+    of the policy.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class MeshAgent:
         policy: InboundPolicy | None = None,
         max_concurrency: int = 8,
         max_queue: int = 64,
+        max_hops: int | None = None,
         model_name: str | None = None,
         store: ConversationStore | None = None,
         recursion_limit: int = 25,
@@ -70,6 +72,8 @@ class MeshAgent:
         self.mesh = mesh
         self._run = runner_of(agent, model_name=model_name, store=store)
         self._policy = policy or InboundPolicy()
+        if max_hops is not None:
+            self._policy = replace(self._policy, max_hops=max_hops)
         self._limits = (max_concurrency, max_queue)
         self._recursion_limit = recursion_limit
         self._on_turn = on_turn or (lambda event: None)
@@ -93,8 +97,9 @@ class MeshAgent:
                     await message.fail(refusal)
                     continue
                 try:
-                    router.feed(message)
+                    await router.feed(message)
                 except Busy as exc:
+                    logger.warning("no room peer=%s id=%s: %s", message.peer, message.message_id, exc)
                     await message.fail(exc)
         finally:
             await router.aclose()
@@ -105,6 +110,9 @@ class MeshAgent:
         if not batch:
             return
         last = batch[-1]
+        if last.expects_reply and not last.ttl_s:
+            await last.fail(Cancelled("its time was over before its turn came", executed="no"))
+            return
         self._on_turn(TurnEvent("began", thread, tuple(batch)))
         work = asyncio.create_task(self._work(thread, batch), name=f"mesh-turn-{last.message_id}")
         gone = asyncio.create_task(last.cancelled.wait(), name=f"mesh-cancel-{last.message_id}")
@@ -141,12 +149,21 @@ class MeshAgent:
         error = work.exception()
         if error is None:
             self._on_turn(TurnEvent("ended", thread, tuple(batch), answer=work.result()))
+            if last.broadcast and self._policy.reply_to_broadcasts:
+                await self._send_back(last, work.result())
             await self._reply(last, work.result())
             return
         # The peer learns that we failed, not how: a traceback tells a stranger too much.
         logger.error("turn failed peer=%s id=%s", last.peer, last.message_id, exc_info=error)
         self._on_turn(TurnEvent("failed", thread, tuple(batch), error=type(error).__name__))
         await last.fail(RemoteError(f"{self.mesh.name!r} failed while it worked on the request", executed="yes"))
+
+    async def _send_back(self, broadcast: Incoming, answer: str) -> None:
+        place: dict[str, Any] = {"hops": broadcast.hops + 1, "chain": (*broadcast.chain, self.mesh.name)}
+        try:
+            await self.mesh.send(broadcast.peer, answer, conversation=broadcast.conversation, **place)
+        except (MeshError, ValueError) as exc:
+            logger.warning("answer not sent peer=%s id=%s: %s", broadcast.peer, broadcast.message_id, exc)
 
     async def _reply(self, request: Incoming, answer: str) -> None:
         try:

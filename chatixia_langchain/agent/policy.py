@@ -16,11 +16,13 @@ class InboundPolicy:
     """Who may start turns here, and from how far.
 
     `allow_peers` None means every peer of the mesh. `max_visits` is how often this agent may already stand in a
-    request's chain: 1 lets a peer that we asked ask us back, and stops circles.
+    request's chain: 1 lets a peer that we asked ask us back, and stops circles. `reply_to_broadcasts` sends the answer
+    to a broadcast back as a message of its own; off, because agents that answer whatever they hear never stop.
     """
 
     allow_peers: Collection[str] | None = None
     max_hops: int = MAX_HOPS
+    reply_to_broadcasts: bool = False
     max_visits: int = 1
 
     def refuse(self, name: str, message: Incoming) -> MeshError | None:
