@@ -204,7 +204,8 @@ def test_errors_say_what_to_do() -> None:
 
 def test_importing_the_tools_imports_neither_langgraph_nor_openai() -> None:
     code = (
-        "import sys, chatixia_langchain.tools.mesh_tool, chatixia_langchain.agent.mesh_agent, chatixia_langchain.testing;"
+        "import sys, chatixia_langchain.tools.mesh_tool, chatixia_langchain.agent.mesh_agent, "
+        "chatixia_langchain.testing;"
         "print([m for m in ('langgraph', 'openai', 'fastapi', 'aiortc') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
