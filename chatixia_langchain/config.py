@@ -45,7 +45,8 @@ class MeshConfig:
     """All settings of a `Mesh`. Times in seconds.
 
     `registry` is the base URL (`https://mesh.example`); `skills` may be names or `{name, description, input_schema}`.
-    `sidecar_binary` and `sidecar_socket` (attach to a running sidecar instead of spawning one) are for `transport="sidecar"`.
+    `sidecar_binary` and `sidecar_socket` (attach to a running sidecar instead of spawning one) are for
+    `transport="sidecar"`.
     """
 
     name: str
@@ -67,7 +68,8 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         if not is_peer_id(self.name):
-            raise ValueError(f"name {self.name!r} is not a peer id: 1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit")
+            rule = "1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit"
+            raise ValueError(f"name {self.name!r} is not a peer id: {rule}")
         if self.transport not in TRANSPORTS:
             raise ValueError(f"transport {self.transport!r} is unknown; choose one of {', '.join(TRANSPORTS)}")
         if self.registry and urlsplit(self.registry).scheme not in ("http", "https"):
@@ -111,7 +113,8 @@ class MeshConfig:
                 try:
                     api_key = Path(key_file).read_text().strip()
                 except OSError as exc:
-                    raise ValueError(f"CHATIXIA_API_KEY_FILE names {key_file!r}, which cannot be read: {exc.strerror}") from exc
+                    why = f"CHATIXIA_API_KEY_FILE names {key_file!r}, which cannot be read: {exc.strerror}"
+                    raise ValueError(why) from exc
         wanted = transport or env.get("CHATIXIA_TRANSPORT") or "auto"
         return cls(
             name=name,
