@@ -46,16 +46,21 @@ class Keyring:
 
     def find(self, key: str) -> Identity | None:
         """The owner of `key`, or None."""
-        who = self._by_digest.get(self._digest(key))
-        if who is None and self._more is not None:
-            for new_key, new in self._more().items():
-                self.add(new_key, new)
-            who = self._by_digest.get(self._digest(key))
-        return who
+        digest = self._digest(key)
+        if digest not in self._by_digest:
+            self._look_for_more()
+        return self._by_digest.get(digest)
 
     def has_peer(self, peer_id: str) -> bool:
         """True when some key belongs to `peer_id`."""
+        if peer_id not in self._peers:
+            self._look_for_more()
         return peer_id in self._peers
+
+    def _look_for_more(self) -> None:
+        if self._more is not None:
+            for key, who in self._more().items():
+                self.add(key, who)
 
     def _digest(self, key: str) -> bytes:
         return hmac.digest(self._pepper, key.encode("utf-8", "surrogateescape"), hashlib.sha256)
@@ -109,6 +114,10 @@ def own_names(peer_id: str) -> tuple[str, ...]:
     return (peer_id,) if stem in (peer_id, "") else (peer_id, stem)
 
 
-def may_act_as(who: Identity, agent_id: str, owner: str | None) -> bool:
-    """True when `who` may speak as `agent_id`; `owner` is the peer that registered that directory entry, if any."""
-    return owner == who.peer_id or agent_id in own_names(who.peer_id)
+def may_act_as(who: Identity, agent_id: str, *, owner: str | None, is_reserved: bool) -> bool:
+    """True when `who` may speak as `agent_id`.
+
+    `owner` is the peer that registered that directory entry, if any; `is_reserved`: a peer has this name by its key,
+    and an entry that another made before that key existed does not count against it.
+    """
+    return agent_id in own_names(who.peer_id) or (owner == who.peer_id and not is_reserved)

@@ -72,7 +72,10 @@ class Directory:
         return agent.owner if agent else None
 
     def put(self, agent_id: str, owner: str, fields: dict[str, Any], now: float) -> Agent:
-        """Register `agent_id`, or replace the given fields of its record; a sign of life. Raises Busy when full."""
+        """Register `agent_id`, or replace the given fields of its record; a sign of life. Raises Busy when full.
+
+        `owner` may do so, and owns the record from now on.
+        """
         agent = self._agents.get(agent_id)
         if agent is None:
             mine = sum(1 for a in self._agents.values() if a.owner == owner)
@@ -82,6 +85,7 @@ class Directory:
             self._agents[agent_id] = agent
             changed = True
         else:
+            fields = {**fields, "owner": owner}
             changed = any(getattr(agent, name) != value for name, value in fields.items())
         for name, value in fields.items():
             setattr(agent, name, value)

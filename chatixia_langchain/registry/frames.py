@@ -29,7 +29,7 @@ class Register(msgspec.Struct, frozen=True):
     """What a sidecar says of itself. `generation`: its start in ms, 0 when not told; `protocol` 0: an old sidecar."""
 
     protocol: int = 0
-    fingerprint: str = ""
+    fingerprint: str | None = None
     generation: int = 0
 
 
@@ -86,7 +86,7 @@ def parse_register(payload: msgspec.Raw) -> Register:
     found = _parse(payload, Register | None)
     if found is None:
         return Register()
-    if found.protocol < 0 or found.generation < 0 or len(found.fingerprint) > 256:
+    if found.protocol < 0 or found.generation < 0 or len(found.fingerprint or "") > 256:
         raise InvalidLine("protocol and generation are not negative, a fingerprint has at most 256 characters")
     return found  # type: ignore[no-any-return]
 

@@ -82,16 +82,17 @@ class Registry:
 
     def may_speak_for(self, who: Identity, agent_id: str) -> bool:
         """True when `who` may heartbeat, submit and claim as `agent_id`."""
-        return may_act_as(who, agent_id, self.directory.owner(agent_id))
+        owner = self.directory.owner(agent_id)
+        return may_act_as(who, agent_id, owner=owner, is_reserved=self._is_reserved(agent_id))
 
     def may_register(self, who: Identity, agent_id: str) -> bool:
         """True when `who` may create or change the record of `agent_id`: an own name, or a free one of nobody's."""
-        if self.may_speak_for(who, agent_id):
-            return True
-        if self.directory.owner(agent_id) is not None:
-            return False
-        reserved = (agent_id, f"{agent_id}-sidecar")
-        return not any(self.keyring.has_peer(n) or self.pairing.has_peer(n) for n in reserved)
+        is_free = self.directory.owner(agent_id) is None and not self._is_reserved(agent_id)
+        return is_free or self.may_speak_for(who, agent_id)
+
+    def _is_reserved(self, agent_id: str) -> bool:
+        names = (agent_id, f"{agent_id}-sidecar")
+        return any(self.keyring.has_peer(n) or self.pairing.has_peer(n) for n in names)
 
     def names_of(self, who: Identity, agent_id: str) -> tuple[str, ...]:
         """The addresses that reach `agent_id` of `who`."""

@@ -172,6 +172,29 @@ def test_init_prints_no_key(command: Command) -> None:
     assert command.finish("init", "--api-keys", "keys.json", "--peer", "a")[0] == 2
 
 
+def test_ends_with_the_process_that_started_it(command: Command) -> None:
+    """kill -9 of the parent closes the pipe: no registry is left behind."""
+    command.finish("init", "--api-keys", "keys.json", "--peer", "a")
+    script = (
+        "import os, subprocess, sys, time\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'chatixia_langchain.cli.registry', '--port', '0', '--api-keys',"
+        " 'keys.json'], stdin=subprocess.PIPE)\n"
+        "print(p.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "EXIT_ON_STDIN_EOF": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=command.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert b"listening" in parent.stdout.readline()
+        parent.kill()
+        parent.wait()
+        assert parent.stdout.read() == b"", "the pipe ends when the registry, its last writer, has ended"
+        assert not Path(f"/proc/{pid}/exe").exists()
+
+
 async def test_killed_registry_remembers_with_a_database(command: Command) -> None:
     """kill -9, then a new process on the same file: agents, tasks, leases and idempotency are there."""
     process, url = command.serve("--db", "r.db")

@@ -91,7 +91,7 @@ async def test_dead_claimers_task_goes_to_the_next(world: World) -> None:
     waiting = asyncio.create_task(c.post("/api/hub/claim", {"agent_id": "c", "wait_s": 30}))
     await until(lambda: "skill:sum" in world.server.registry.bell._waiters)
     world.server.advance(LEASE_S)
-    (task,) = (await waiting)["tasks"]
+    (task,) = (await asyncio.wait_for(waiting, 20))["tasks"]  # rung: the poll itself would end after 30 s
     assert (task["id"], task["assigned_agent_id"], task["attempts"]) == (task_id, "c", 2)
     assert await b.status("POST", f"/api/hub/tasks/{task_id}", {"state": "completed", "result": "late"}) == 404
     await c.post(f"/api/hub/tasks/{task_id}", {"state": "completed", "result": "mine"})
@@ -137,7 +137,8 @@ async def test_expired_task_tells_who_waits(world: World) -> None:
     waiting = asyncio.create_task(a.get(f"/api/hub/tasks/{task_id}", params={"wait_s": 30}))
     await until(lambda: f"task:{task_id}" in world.server.registry.bell._waiters)
     world.server.advance(50)
-    assert ((await waiting)["state"], (await waiting)["error"]) == ("failed", "expired")
+    expired = await asyncio.wait_for(waiting, 20)
+    assert (expired["state"], expired["error"]) == ("failed", "expired")
 
 
 async def test_full_mailbox_says_busy(world: World) -> None:

@@ -121,7 +121,7 @@ async def test_mixed_mesh(old: Old) -> None:
     new = await connect(old.server.ws_url, additional_headers={"Authorization": f"Bearer {token}"}, proxy=None)
     old.sockets.append(new)
     await new.send('{"type":"register","peer_id":"n","payload":{"protocol":1,"fingerprint":"f","generation":1}}')
-    listed = '{"peers":["a"],"details":{"a":{"fingerprint":"","protocol":0}}}'
+    listed = '{"peers":["a"],"details":{"a":{"fingerprint":null,"protocol":0}}}'
     assert await hear(new) == f'{{"type":"peer_list","peer_id":"registry","payload":{listed}}}'
     await new.send('{"type":"ice_candidate","peer_id":"n","target_id":"a","payload":{"candidate":""}}')
     assert await silent(a)

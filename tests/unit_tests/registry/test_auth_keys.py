@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from chatixia_langchain.registry.auth import TOKEN_TTL_S, Keyring, Tokens, Unauthorized, may_act_as
-from chatixia_langchain.registry.keys import Identity, KeyFileError, init_keys, load_keys, too_open
+from chatixia_langchain.registry.keys import Identity, KeyFile, KeyFileError, init_keys, load_keys, too_open
 
 SECRET = "s" * 32
 A = Identity("a")
@@ -151,12 +151,35 @@ def test_secret_is_random_unless_given_and_never_short() -> None:
         Tokens("short")
 
 
-def test_who_may_act_as_whom() -> None:
-    assert may_act_as(A, "a", None)
-    assert may_act_as(Identity("a-sidecar"), "a", None)
-    assert may_act_as(A, "anything", "a")
-    assert not may_act_as(A, "b", None)
-    assert not may_act_as(A, "b", "b")
-    assert not may_act_as(A, "a-sidecar", None)
-    assert not may_act_as(Identity("-sidecar"), "", None)
-    assert not may_act_as(Identity("admin", "admin"), "b", None), "an admin manages others, but does not speak for them"
+@pytest.mark.parametrize(
+    ("peer", "agent", "owner", "reserved", "allowed"),
+    [
+        ("a", "a", None, True, True),
+        ("a", "a", "mallory", True, True),
+        ("a-sidecar", "a", None, True, True),
+        ("a", "anything", "a", False, True),
+        ("a", "later-a-peer", "a", True, False),
+        ("a", "b", None, False, False),
+        ("a", "b", "b", True, False),
+        ("a", "a-sidecar", None, True, False),
+        ("-sidecar", "", None, False, False),
+    ],
+)
+def test_who_may_act_as_whom(peer: str, agent: str, owner: str | None, reserved: bool, allowed: bool) -> None:
+    assert may_act_as(Identity(peer), agent, owner=owner, is_reserved=reserved) is allowed
+
+
+def test_admin_manages_others_but_does_not_speak_for_them() -> None:
+    assert not may_act_as(Identity("root", "admin"), "b", owner="b", is_reserved=True)
+
+
+def test_keys_added_to_the_file_work_without_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    first = init_keys(path, ["a"])
+    ring = Keyring(load_keys(path), more=KeyFile(path).added)
+    (key,) = init_keys(path, ["b"])
+    assert ring.has_peer("b"), "its name is taken before it says the first word"
+    assert ring.find(key) == Identity("b")
+    path.write_text("{ half a file")
+    assert ring.find("unknown-key") is None
+    assert all(ring.find(k) == who for k, who in first.items())

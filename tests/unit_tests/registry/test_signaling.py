@@ -56,7 +56,7 @@ def test_new_peer_hears_details_joins_and_leaves() -> None:
     relay = Relay()
     old(relay, 1, "a")
     (listed,) = said(new(relay, 2, "b"), 2)
-    assert listed["payload"] == {"peers": ["a"], "details": {"a": {"fingerprint": "", "protocol": 0}}}
+    assert listed["payload"] == {"peers": ["a"], "details": {"a": {"fingerprint": None, "protocol": 0}}}
     (joined,) = said(new(relay, 3, "c"), 2)
     assert joined["type"] == "peer_joined"
     assert joined["payload"] == {"peer_id": "c", "fingerprint": "sha-256 c", "protocol": 1}
