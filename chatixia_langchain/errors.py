@@ -161,17 +161,27 @@ class RemoteError(MeshError):
     code = "handler_failed"
 
 
-class SidecarNotFound(RuntimeError, FileNotFoundError):  # noqa: N818  (a promised public name)
+class SidecarNotFound(RuntimeError, FileNotFoundError):
     """There is no sidecar binary; the text says where it was sought and how to get one."""
 
 
-class SidecarFailed(RuntimeError):  # noqa: N818  (pairs with SidecarNotFound)
+class SidecarFailed(RuntimeError):
     """The sidecar ended early or did not get ready; the text ends with the last lines of its stderr."""
 
 
 BY_CODE: dict[str, type[MeshError]] = {
     c.code: c
-    for c in (InvalidLine, ProtocolMismatch, Busy, MeshTimeout, Cancelled, Undeliverable, MeshClosed, LinkDown, PeerGone)
+    for c in (
+        InvalidLine,
+        ProtocolMismatch,
+        Busy,
+        MeshTimeout,
+        Cancelled,
+        Undeliverable,
+        MeshClosed,
+        LinkDown,
+        PeerGone,
+    )
 }
 """Classes that can be made from a wire error by their code alone; other codes become `RemoteError`."""
 

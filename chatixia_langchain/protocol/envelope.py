@@ -36,7 +36,7 @@ ACKNOWLEDGED: Final = frozenset({"message", "request", "reply", "error"})
 
 
 class MeshPart(msgspec.Struct, omit_defaults=True, frozen=True):
-    """The `mesh` object. `ttl_ms` is what is left of the time to live, `hops` how many agents a request came through."""
+    """The `mesh` object. `ttl_ms` is what is left of the time to live, `hops` the agents a request came through."""
 
     v: int
     kind: Kind
