@@ -88,10 +88,11 @@ class MeshAgent:
 
     async def _serve(self) -> None:
         concurrency, queue = self._limits
+        skills = [str(skill.get("name")) for skill in self.mesh.config.skills]
         router = Router(self.mesh.name, self._turn, max_concurrency=concurrency, max_queue=queue)
         try:
             async for message in self.mesh.incoming():
-                refusal = self._policy.refuse(self.mesh.name, message)
+                refusal = self._policy.refuse(self.mesh.name, message, skills)
                 if refusal is not None:
                     logger.warning("refused peer=%s id=%s code=%s", message.peer, message.message_id, refusal.code)
                     await message.fail(refusal)

@@ -25,10 +25,16 @@ class InboundPolicy:
     reply_to_broadcasts: bool = False
     max_visits: int = 1
 
-    def refuse(self, name: str, message: Incoming) -> MeshError | None:
-        """Say why agent `name` does not take `message`, or None when it does."""
+    def refuse(self, name: str, message: Incoming, skills: Collection[str] = ()) -> MeshError | None:
+        """Say why agent `name`, whose card has `skills`, does not take `message`, or None when it does.
+
+        An agent whose card names no skills takes calls of any: older agents call skills without reading cards.
+        """
         if self.allow_peers is not None and message.peer not in self.allow_peers:
             return MeshError(f"{name!r} does not take messages of {message.peer!r}", code="refused", executed="no")
+        if message.skill and skills and message.skill not in skills:
+            why = f"{name!r} has no skill {message.skill!r}; it has: {', '.join(sorted(skills))}"
+            return MeshError(why, code="unknown_skill", executed="no")
         if message.hops >= self.max_hops:
             why = f"the request came through {message.hops} agents, the limit is {self.max_hops}"
             return MeshError(why, code="hop_limit", executed="no")

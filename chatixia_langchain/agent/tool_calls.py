@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
+from pydantic import ValidationError
 
 from . import text
 from .context import current_tool_call
@@ -109,6 +110,8 @@ async def _run(asked: Asked, tools: Mapping[str, BaseTool], config: RunnableConf
             result: Any = await tool.ainvoke(call, config)
     except TimeoutError:
         return failed(call, text.tool_failed(f"no result within {timeout_s:g} s"))
+    except ValidationError as exc:
+        return failed(call, text.wrong_arguments((".".join(map(str, e["loc"])), e["msg"]) for e in exc.errors()))
     except Exception as exc:  # one broken tool must not leave the other calls without results
         logger.exception("tool failed name=%s id=%s", call["name"], call["id"])
         return failed(call, text.tool_failed(type(exc).__name__))

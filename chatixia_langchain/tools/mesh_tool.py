@@ -14,6 +14,7 @@ from ..errors import MeshError, PeerUnreachable
 from ..mesh.mesh import Mesh
 from ..mesh.types import Reply
 from .base import Call, Injected, MeshBaseTool, MeshToolError, illegal
+from .skill import arguments_model, find_skill, given
 
 
 class MeshToolArtifact(TypedDict):
@@ -49,8 +50,9 @@ class MeshTool(MeshBaseTool):
 
     Instantiation:
         `MeshTool(mesh, peer="researcher")` is one peer as one tool, named `ask_researcher`; `MeshTool(mesh)` takes
-        the peer as an argument and is named `mesh_ask`. `timeout` is in seconds (default: the mesh's
-        `request_timeout_s`); `allow` limits whom the model may ask.
+        the peer as an argument and is named `mesh_ask`. `MeshTool(mesh, peer="researcher", skill="search")` calls one
+        skill with the typed arguments that the peer's card gives it, and is named `researcher_search`. `timeout` is in
+        seconds (default: the mesh's `request_timeout_s`); `allow` limits whom the model may ask.
 
     Invocation:
         `tool.invoke({"message": "hello"})`, or with a tool call for a `ToolMessage` whose `artifact` is a
@@ -60,13 +62,15 @@ class MeshTool(MeshBaseTool):
         `create_agent(model, [MeshTool(mesh, peer="researcher")])`. The message id comes from thread and tool call, so
         a tool node that runs again is answered again and not worked on again.
 
-    Raises MeshToolError (a ToolException, turned into an error ToolMessage by default) when the peer or the way to it
-    failed.
+    Raises ValueError when it is made with a skill that the peer's card does not have, or for a peer that is not known
+    yet. A call raises MeshToolError (a ToolException, turned into an error ToolMessage by default) when the peer or the
+    way to it failed.
     """
 
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     args_schema: Any = AskAnyInput
     peer: str | None = None
+    skill: str | None = None
     timeout_s: float | None = None
     allow: frozenset[str] | None = None
 
@@ -75,14 +79,23 @@ class MeshTool(MeshBaseTool):
         mesh: Mesh,
         *,
         peer: str | None = None,
+        skill: str | None = None,
         name: str | None = None,
         description: str | None = None,
         timeout: float | None = None,
         allow: Sequence[str] | None = None,
         **more: Any,
     ) -> None:
-        if peer is not None:
-            schema: type[BaseModel] = AskPeerInput
+        schema: type[BaseModel]
+        if skill is not None:
+            if peer is None:
+                raise ValueError("skill needs peer: which agent has it?")
+            entry = find_skill(mesh.peers.get(peer), peer, skill)
+            schema = arguments_model(entry.get("input_schema"))
+            name = name or text.safe_name(f"{peer}_{skill}")
+            description = description or text.skill_description(entry, peer)
+        elif peer is not None:
+            schema = AskPeerInput
             name = name or text.safe_name(f"ask_{peer}")
             description = description or text.tool_description(mesh.peers.get(peer), peer)
         else:
@@ -92,6 +105,7 @@ class MeshTool(MeshBaseTool):
         super().__init__(
             mesh=mesh,  # type: ignore[call-arg]  # a pydantic field of the base
             peer=peer,
+            skill=skill,
             name=name,
             description=description,
             args_schema=schema,
@@ -102,15 +116,15 @@ class MeshTool(MeshBaseTool):
 
     def _run(
         self,
-        message: str,
-        peer: str | None = None,
+        *,
         runtime: Any = None,
         config: RunnableConfig | None = None,
         run_manager: CallbackManagerForToolRun | None = None,
+        **arguments: Any,
     ) -> tuple[str, MeshToolArtifact]:
-        target, call = self._prepare(peer, runtime, config)
+        target, content, options = self._prepare(arguments, runtime, config)
         try:
-            return _result(self.mesh.sync.ask(target, message, timeout=call.timeout_s, **call.options()))
+            return _result(self.mesh.sync.ask(target, content, **options))
         except MeshError as exc:
             raise MeshToolError(exc) from exc
         except ValueError as exc:
@@ -118,25 +132,32 @@ class MeshTool(MeshBaseTool):
 
     async def _arun(
         self,
-        message: str,
-        peer: str | None = None,
+        *,
         runtime: Any = None,
         config: RunnableConfig | None = None,
         run_manager: AsyncCallbackManagerForToolRun | None = None,
+        **arguments: Any,
     ) -> tuple[str, MeshToolArtifact]:
-        target, call = self._prepare(peer, runtime, config)
+        target, content, options = self._prepare(arguments, runtime, config)
         try:
-            return _result(await self.mesh.ask(target, message, timeout=call.timeout_s, **call.options()))
+            return _result(await self.mesh.ask(target, content, **options))
         except MeshError as exc:
             raise MeshToolError(exc) from exc
         except ValueError as exc:
             raise MeshToolError(illegal(exc)) from exc
 
-    def _prepare(self, peer: str | None, runtime: Any, config: RunnableConfig | None) -> tuple[str, Call]:
-        target = self.peer or peer or ""
+    def _prepare(
+        self, arguments: dict[str, Any], runtime: Any, config: RunnableConfig | None
+    ) -> tuple[str, str, dict[str, Any]]:
+        """Whom to ask, what, and the keyword arguments of `Mesh.ask`."""
+        target = self.peer or arguments["peer"]
         if self.allow is not None and target not in self.allow:
             raise MeshToolError(PeerUnreachable(target, "it is not among the peers this tool may ask"))
-        return target, Call.of(self.mesh.name, runtime, config, timeout_s=self.timeout_s, to=target)
+        call = Call.of(self.mesh.name, runtime, config, timeout_s=self.timeout_s, to=target)
+        options = {"timeout": call.timeout_s, **call.options()}
+        if self.skill is None:
+            return target, arguments["message"], options
+        return target, "", options | {"skill": self.skill, "arguments": given(arguments, self.args_schema)}
 
 
 def _result(reply: Reply) -> tuple[str, MeshToolArtifact]:
