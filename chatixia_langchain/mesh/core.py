@@ -30,10 +30,9 @@ class PeerState:
     """What this side knows of one peer, and its traffic with it."""
 
     __slots__ = (
-        "card_skills", "description", "dial", "dial_error", "dial_failures", "fingerprint", "generation", "hello_sent",
-        "id", "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol", "refused", "room_waiters", "seen",
-        "session",
-        "stuck_since", "up", "writable",
+        "card_skills", "description", "dial", "dial_error", "dial_failures", "doubt", "fingerprint", "generation",
+        "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol", "refused",
+        "room_waiters", "seen", "session", "stuck_since", "up", "writable",
     )  # fmt: skip
 
     def __init__(self, id: str, config: MeshConfig) -> None:
@@ -46,6 +45,7 @@ class PeerState:
         self.hello_sent = False  # on this channel
         self.old = False  # its agent acknowledges nothing
         self.mailbox = False  # no channel, and messages go through the mailbox now
+        self.doubt = False  # there is a channel, but the peer wrote by mailbox: it may be dead without our knowing yet
         self.stuck_since: float | None = None  # since when there is work and no channel
         self.dial: asyncio.Task[None] | None = None
         self.dial_failures = 0

@@ -62,7 +62,10 @@ class Engine:
         self._seen(peer)
         if not peer.up and not peer.mailbox and self.core.mailbox is not None:
             self.paths.use_mailbox(peer)  # it found no channel to us: answer the same way, at once
+        elif peer.up and not peer.doubt and self.core.mailbox is not None:
+            self.paths.doubt(peer)
         self.receiver.received(event.peer, event.body, "mailbox")
+        self.out.flush(peer)
 
     def _up(self, event: PeerUp) -> None:
         core, peer = self.core, self.core.peer(event.peer)
@@ -117,9 +120,6 @@ class Engine:
             self.core.name = event.peer_id
         if not event.up:
             logger.warning("agent=%s: the link is down: %s", self.core.name, event.reason)
-            for peer in self.core.peers.values():
-                peer.online = False  # it is said anew when the link is back
-            self.core.changed()
         self.paths.link_changed(event.up)
 
     def _seen(self, peer: PeerState) -> None:

@@ -83,9 +83,9 @@ class Outgoing:
         core, outbox = self.core, peer.session.outbox
         now = core.now()
         transport: Transport
-        if peer.up:
+        if peer.up and not peer.doubt:
             transport, path = core.transport, peer.path
-        elif peer.mailbox and core.mailbox is not None:
+        elif (peer.mailbox or peer.doubt) and core.mailbox is not None:
             transport, path = core.mailbox, "mailbox"
         else:
             if len(outbox):
@@ -130,9 +130,9 @@ class Outgoing:
         """Send an acknowledgement, busy, cancel or hello: outside of the window, best effort, repeated by its cause."""
         core = self.core
         try:
-            if peer.up:
+            if peer.up and not peer.doubt:
                 core.transport.send(peer.id, body)
-            elif peer.mailbox and core.mailbox is not None:
+            elif (peer.mailbox or peer.doubt) and core.mailbox is not None:
                 core.mailbox.send(peer.id, body)
         except MeshError as exc:
             core.counters["control_lost"] += 1

@@ -46,9 +46,20 @@ class Paths:
     def found(self, peer: PeerState) -> None:
         """A channel is open."""
         peer.stuck_since = None
-        peer.mailbox = False
+        peer.mailbox = peer.doubt = False
         peer.dial_failures, peer.dial_error = 0, ""
         peer.nudge.set()
+
+    def doubt(self, peer: PeerState) -> None:
+        """The peer wrote by mailbox while we think a channel is open: it has lost it. Answer the same way."""
+        peer.doubt = True
+        peer.session.outbox.requeue()
+
+    def trust(self, peer: PeerState) -> None:
+        """Something came through the channel: it works, and takes over again."""
+        peer.doubt = False
+        peer.session.outbox.requeue()
+        self.out.flush(peer)
 
     def link_changed(self, up: bool) -> None:
         """The way to the sidecar broke or came back: dial anew, and count the time to give up from now."""

@@ -44,6 +44,8 @@ class Receiver:
             logger.warning("peer=%s: a frame is not understood and was dropped: %s", peer_id, exc.message)
             return
         peer = core.peers.get(peer_id) or core.peer(peer_id)
+        if peer.doubt and path != "mailbox":
+            self.out.paths.trust(peer)
         part = frame.mesh
         if part is None:
             self._from_old(peer, frame, path)

@@ -56,6 +56,7 @@ async def test_kill_9_of_the_registry_leaves_open_links_alone_and_a_new_peer_joi
     await local.registry.start()
     c = await local.join("c")
     echo(c)
+    await c.wait_for_peer("b", timeout=40)  # its sidecar comes back when its pause is over
     assert (await c.ask("b", "new", timeout=40)).content == "re:new"
     await a.wait_for_peer("c", timeout=50)
     assert (await a.ask("c", "old to new", timeout=30)).content == "re:old to new"
@@ -67,7 +68,7 @@ async def test_the_agent_is_restarted_under_a_living_sidecar(local: LocalMesh, e
     a = await local.join("a")
     first = Mesh("b", registry=local.registry_url, api_key=local.api_key("b"), transport="sidecar")
     process = SidecarProcess(sidecar_binary(), sidecar_environment(first.config, os.environ))
-    await process.start()
+    await process.start(_accepts)
     try:
         settings = {"registry": local.registry_url, "api_key": local.api_key("b"), "sidecar_socket": process.socket}
         one = await Mesh("b", **settings).start()  # type: ignore[arg-type]
@@ -90,8 +91,13 @@ async def test_the_agent_is_restarted_under_a_living_sidecar(local: LocalMesh, e
         assert process.pid == pid
         await two.aclose()
     finally:
-        await process.stop()
-        process.remove()
+        await process.aclose()
+
+
+async def _accepts(socket: str) -> None:
+    _, writer = await asyncio.open_unix_connection(socket)
+    writer.close()
+    await writer.wait_closed()
 
 
 def _inbox(mesh: Mesh) -> object:
