@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from chatixia_langchain.registry.tasks import LEASE_S, MAX_WAITING
 
-from .conftest import World, until
+from .conftest import Caller, World, until
 
 
 async def test_task_there_and_back(world: World) -> None:
@@ -98,6 +98,12 @@ async def test_dead_claimers_task_goes_to_the_next(world: World) -> None:
     assert (await a.get(f"/api/hub/tasks/{task_id}"))["result"] == "mine"
 
 
+async def swept(caller: Caller) -> None:
+    """Wait until the registry has looked at its clock: a short-lived task of its own has expired."""
+    task_id = (await caller.post("/api/hub/tasks", {"target_agent_id": "nobody", "ttl": 0.01}))["task_id"]
+    assert (await caller.get(f"/api/hub/tasks/{task_id}", params={"wait_s": 20}))["error"] == "expired"
+
+
 async def test_heartbeat_keeps_the_lease_and_brings_tasks(world: World) -> None:
     a, b = world.caller("a"), world.caller("b")
     task_id = (await a.post("/api/hub/tasks", {"target_agent_id": "b"}))["task_id"]
@@ -106,7 +112,12 @@ async def test_heartbeat_keeps_the_lease_and_brings_tasks(world: World) -> None:
     for _ in range(3):
         world.server.advance(LEASE_S * 0.6)
         assert (await b.post("/api/hub/heartbeat", {"agent_id": "b"}))["pending_tasks"] == []
-    assert (await a.get(f"/api/hub/tasks/{task_id}"))["attempts"] == 1
+    await swept(a)
+    held = await a.get(f"/api/hub/tasks/{task_id}")
+    assert (held["state"], held["attempts"]) == ("assigned", 1)
+    world.server.advance(LEASE_S)
+    await swept(a)
+    assert (await a.get(f"/api/hub/tasks/{task_id}"))["state"] == "pending"
 
 
 async def test_others_see_and_finish_nothing(world: World) -> None:

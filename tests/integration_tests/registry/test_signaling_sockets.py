@@ -186,6 +186,15 @@ async def test_slow_socket_is_closed_not_buffered(world: World) -> None:
     assert await b.hear("offer") == {"sdp": "y"}
 
 
+async def test_socket_that_reads_is_never_full(world: World) -> None:
+    """The bound is on what waits, not on what a long-lived sidecar has been sent in all."""
+    a, b = await world.online("a"), await world.online("b")
+    await a.hear("peer_joined")
+    for number in range(200):  # 3.2 MB
+        await a.say("offer", "b", {"sdp": f"{number} " + "x" * 16_000})
+        assert (await b.hear("offer"))["sdp"].startswith(f"{number} ")
+
+
 async def test_two_hundred_sockets_join_at_once(world: World) -> None:
     """Everybody hears of everybody, by the list or by a join, and the joining storm closes nobody."""
     names = [f"p{i:03d}" for i in range(200)]
