@@ -110,8 +110,8 @@ class Transport(ABC):
     def send(self, peer: str, body: bytes) -> None:
         """Hand over one message (one line of JSON). Returning means: on its way, best effort, in order.
 
-        Never waits. Raises PeerUnreachable (no open channel), MessageTooBig, LinkDown, InvalidLine (not one line with an
-        object), Busy (the window to this peer is full: call again after `await writable(peer)`).
+        Never waits. Raises PeerUnreachable (no open channel), MessageTooBig, LinkDown, InvalidLine (not one line with
+        an object), Busy (the window to this peer is full: call again after `await writable(peer)`).
         """
 
     @abstractmethod
