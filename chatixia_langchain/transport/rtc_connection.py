@@ -32,9 +32,11 @@ from ..protocol.limits import (
 logger = logging.getLogger(__name__)
 
 LABEL = "mesh"
+GATHER_S = 2.0  # how long a close waits for what aiortc is at; longer only with STUN servers that do not answer
 FLUSH_S = 0.5  # how long a clean close waits for what was sent
 _MAX_MESSAGE = re.compile(r"^a=max-message-size:(\d{1,12})\s*$", re.MULTILINE)
 _FINGERPRINT = re.compile(r"^a=fingerprint:(sha-256) ([0-9A-Fa-f:]{95})\s*$", re.MULTILINE)
+_OTHER_PRINTS = re.compile(r"^a=fingerprint:(?!sha-256 ).*\r?\n", re.MULTILINE)
 _SECTIONS = re.compile(r"^m=(\S*)", re.MULTILINE)
 
 
@@ -80,7 +82,7 @@ class RtcConnection:
             self._on_channel(self._pc.createDataChannel(LABEL))
             _prepare(self._pc, self._settings)
             await self._pc.setLocalDescription(await self._pc.createOffer())
-            say(self._pc.localDescription.sdp)
+            self._say(say)
 
         self._start(job())
 
@@ -91,9 +93,14 @@ class RtcConnection:
             await self._describe(sdp, "offer")
             _prepare(self._pc, self._settings)
             await self._pc.setLocalDescription(await self._pc.createAnswer())
-            say(self._pc.localDescription.sdp)
+            self._say(say)
 
         self._start(job())
+
+    def _say(self, say: Callable[[str], None]) -> None:
+        if self._closing is None:
+            # aiortc names the certificate by SHA-384 and SHA-512, too: one name is what the other side has to check.
+            say(_OTHER_PRINTS.sub("", str(self._pc.localDescription.sdp)))
 
     def take_answer(self, sdp: str) -> None:
         """The answer to our offer came; a second one is ignored."""
@@ -167,9 +174,12 @@ class RtcConnection:
         return self._closing
 
     async def _close(self, flush: bool) -> None:
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        if jobs := list(self._jobs):
+            # Not cancelled at once: aiortc leaves its sockets open when gathering is cut short.
+            await asyncio.wait(jobs, timeout=GATHER_S)
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
         sctp = self._pc.sctp
         until = time.monotonic() + FLUSH_S
         while flush and sctp is not None and self._channel is not None and time.monotonic() < until:

@@ -111,7 +111,11 @@ class SignalingClient:
                 compression=None,
                 close_timeout=1.0,
             ) as socket:
-                await self._talk(socket)
+                try:
+                    await self._talk(socket)
+                except asyncio.CancelledError:
+                    await socket.close()  # we leave in order: left to itself it would say that something broke
+                    raise
         except InvalidStatus as exc:
             self._api.forget_token()  # a registry that restarted does not know it; a wrong key is refused there
             raise LinkDown(f"{url} answers {exc.response.status_code}") from exc

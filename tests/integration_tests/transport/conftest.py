@@ -20,6 +20,8 @@ from chatixia_langchain.config import MeshConfig
 from chatixia_langchain.transport.base import (
     LinkState,
     PeerDown,
+    PeerJoined,
+    PeerLeft,
     PeerUp,
     Received,
     Transport,
@@ -124,6 +126,12 @@ class Member:
     def downs(self, peer: str) -> list[PeerDown]:
         return [e for e in self.events if isinstance(e, PeerDown) and e.peer == peer]
 
+    def joined(self) -> set[str]:
+        return {e.peer for e in self.events if isinstance(e, PeerJoined)}
+
+    def left(self) -> set[str]:
+        return {e.peer for e in self.events if isinstance(e, PeerLeft)}
+
     def links(self) -> list[bool]:
         return [e.up for e in self.events if isinstance(e, LinkState)]
 
@@ -181,9 +189,16 @@ class World:
 
         return SidecarTransport(replace(config, sidecar_binary=sidecar_binary()))
 
+    async def two(self) -> tuple[Member, Member]:
+        """Two started members that know of each other: a dial to who is not online (yet) fails, and should."""
+        a, b = await self.make(0).start(), await self.make(1).start()
+        await a.until(lambda: b.name in a.joined())
+        await b.until(lambda: a.name in b.joined())
+        return a, b
+
     async def pair(self) -> tuple[Member, Member]:
         """Two started members, `a` with an open channel to `b`."""
-        a, b = await self.make(0).start(), await self.make(1).start()
+        a, b = await self.two()
         await a.transport.connect(b.name)
         await b.until(lambda: b.ups(a.name))
         return a, b

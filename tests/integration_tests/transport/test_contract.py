@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chatixia_langchain.errors import Busy, InvalidLine, LinkDown, MessageTooBig, PeerUnreachable
-from chatixia_langchain.transport.base import LinkState, PeerJoined
+from chatixia_langchain.transport.base import LinkState
 
 from .conftest import Member, World
 
@@ -85,7 +85,7 @@ async def test_leaving_is_seen_and_sends_fail_from_then_on(world: World) -> None
 
 
 async def test_concurrent_connects_share_one_channel_and_one_may_be_cancelled(world: World) -> None:
-    a, b = await world.make(0).start(), await world.make(1).start()
+    a, b = await world.two()
     dials = [asyncio.create_task(a.transport.connect(b.name)) for _ in range(6)]
     await asyncio.sleep(0)
     dials[0].cancel()
@@ -95,7 +95,7 @@ async def test_concurrent_connects_share_one_channel_and_one_may_be_cancelled(wo
 
 
 async def test_both_dial_at_once_and_end_with_a_channel_that_works(world: World) -> None:
-    a, b = await world.make(0).start(), await world.make(1).start()
+    a, b = await world.two()
     await asyncio.gather(a.transport.connect(b.name), b.transport.connect(a.name))
     for me, other in ((a, b), (b, a)):
         await other.until(lambda me=me, other=other: len(other.ups(me.name)) > len(other.downs(me.name)))  # type: ignore[misc]
@@ -152,10 +152,10 @@ async def test_disconnect_is_seen_by_both_and_a_new_connect_works(world: World) 
 async def test_presence_is_told_to_who_was_there_before_and_after(world: World) -> None:
     a = await world.make(0).start()
     b = await world.make(1).start()
-    for me, other in ((a, b), (b, a)):
-        await me.until(
-            lambda me=me, other=other: [e for e in me.events if isinstance(e, PeerJoined) and e.peer == other.name]
-        )  # type: ignore[misc]
+    await a.until(lambda: b.name in a.joined())
+    await b.until(lambda: a.name in b.joined())
+    await b.transport.aclose()
+    await a.until(lambda: b.name in a.left())
 
 
 async def test_status_is_plain_json_and_names_the_path(world: World) -> None:
