@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MeshError
 from ..protocol.limits import is_peer_id
-from ..transport.registry_api import RegistryApi
 from .core import MAX_PEERS, Core
+
+if TYPE_CHECKING:
+    from ..transport.registry_api import RegistryApi
 
 logger = logging.getLogger(__name__)
 

@@ -56,6 +56,8 @@ class Mesh:
     ) -> None:
         given = transport if isinstance(transport, Transport) else None
         chosen = "memory" if given is not None and given.name == "memory" else None if given is not None else transport
+        if config is not None and config.name != name:
+            raise ValueError(f"name {name!r} is not that of config, {config.name!r}")
         self.config = config or MeshConfig.make(
             name,
             registry=registry,
@@ -195,7 +197,7 @@ class Mesh:
         Raises Busy (no room within `ttl`), MessageTooBig, MeshClosed; ValueError for what cannot be sent.
         """
         engine = self._engine()
-        more = {"message_id": message_id, "hops": hops, "chain": chain, "meta": meta}
+        more: dict[str, Any] = {"message_id": message_id, "hops": hops, "chain": chain, "meta": meta}
         if not self._portal.here:
             return await self._portal.call(partial(engine.requests.send, peer, content, ttl, conversation, **more))
         return await engine.requests.send(peer, content, ttl, conversation, **more)

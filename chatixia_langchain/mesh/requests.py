@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any
 
 from ..delivery.inbox import Answer
@@ -18,6 +19,7 @@ from .outgoing import Outgoing
 from .types import Incoming, Receipt, Reply
 
 SEND_TTL_S = 300.0  # as long as the registry's mailbox keeps a message by default
+BROADCAST_ROOM_S = 2.0  # one slow peer must not hold up the answer about all the others
 ANSWER_TTL_S = 10.0  # a reply is offered for what is left of the request's time, and at least this long
 
 
@@ -93,11 +95,13 @@ class Requests:
         meta = part.meta if part is not None and part.meta else {}
         return Reply(frame.text(), peer, conversation, id_, path, core.now() - started, meta)
 
-    async def send(self, peer: str, content: str, ttl: float | None, conversation: str | None, **more: Any) -> Receipt:
-        """See `Mesh.send`."""
+    async def send(
+        self, peer: str, content: str, ttl: float | None, conversation: str | None, room_s: float = inf, **more: Any
+    ) -> Receipt:
+        """See `Mesh.send`. `room_s`: wait for room no longer than this."""
         to, entry = self._entry(peer, content, ttl, conversation, **more)
         if to.room_waiters or not to.session.outbox.has_room(len(entry.body)):
-            await self.out.room(to, len(entry.body), entry.deadline)
+            await self.out.room(to, len(entry.body), min(entry.deadline, entry.accepted + room_s))
             self.target(peer)  # closed meanwhile?
         self.out.submit(to, entry)
         return entry.owner  # type: ignore[no-any-return]
@@ -152,7 +156,9 @@ class Requests:
     async def _one(self, peer: str, content: str, conversation: str, more: Mapping[str, Any]) -> Receipt | MeshError:
         """One share of a broadcast: a failure is its result, so that it spoils no other."""
         try:
-            receipt = await self.send(peer, content, None, conversation, broadcast=True, **more)
+            receipt = await self.send(
+                peer, content, None, conversation, room_s=BROADCAST_ROOM_S, broadcast=True, **more
+            )
             to = self.core.peers[peer]
             if not (to.up or to.seen):  # nobody knows it: the answer comes within seconds, and is better than a promise
                 await receipt.delivered()

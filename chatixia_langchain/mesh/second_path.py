@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from ..config import MeshConfig
 from ..errors import MeshError, RegistryRefused
-from ..transport.mailbox import MailboxTransport
-from ..transport.registry_api import RegistryApi
 from .directory import Directory
 from .engine import Engine
+
+if TYPE_CHECKING:
+    from ..transport.mailbox import MailboxTransport
+    from ..transport.registry_api import RegistryApi
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +29,27 @@ class SecondPath:
     """The registry's part in one mesh. Without a registry and a key it does nothing."""
 
     def __init__(self, config: MeshConfig, engine: Engine) -> None:
-        self._engine = engine
+        self._config, self._engine = config, engine
         self._mailbox: MailboxTransport | None = None
         self._api: RegistryApi | None = None
         self._registered = False
-        transport = engine.core.transport.name
-        if config.registry and config.api_key and transport != "memory":
-            self._api = RegistryApi(config)
-            if transport != "mailbox":  # else it is the first path, and registers by itself
-                self._mailbox = MailboxTransport(config, self._api, presence=False)
+
+    def _make(self) -> None:
+        """Make the registry's client. Imported here: it costs as much as the rest, and a sidecar starts meanwhile."""
+        config, transport = self._config, self._engine.core.transport.name
+        if not config.registry or not config.api_key or transport == "memory":
+            return
+        from ..transport.mailbox import MailboxTransport
+        from ..transport.registry_api import RegistryApi
+
+        self._api = RegistryApi(config)
+        if transport != "mailbox":  # else it is the first path, and registers by itself
+            self._mailbox = MailboxTransport(config, self._api, presence=False)
 
     async def register(self) -> None:
         """Put our card into the directory. Raises RegistryRefused; a registry that is away is tried again later."""
+        await asyncio.sleep(0)  # let the transport begin
+        self._make()
         if self._api is None or self._mailbox is None:
             return
         try:

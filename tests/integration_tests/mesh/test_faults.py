@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from chatixia_langchain import LocalMesh, Mesh
-from chatixia_langchain.errors import PeerGone
+from chatixia_langchain import LocalMesh, Mesh, Receipt
+from chatixia_langchain.errors import LinkDown, PeerGone
 from chatixia_langchain.transport.process import SidecarProcess
 from chatixia_langchain.transport.sidecar import sidecar_environment
 
@@ -39,6 +39,33 @@ async def test_kill_9_of_a_sidecar_in_the_middle_of_1000_asks(
     assert len(served.runs) == 1001
     assert set(served.runs.values()) == {1}
     assert victim.sidecar_pid != old
+
+
+async def test_a_slow_agent_gets_everything_in_order_and_others_do_not_wait(
+    local: LocalMesh, echo: Callable[..., Echo]
+) -> None:
+    """It reads nothing for 3 s while 5,000 messages are sent to it; meanwhile another peer answers."""
+    a, slow, other = await local.join("a"), await local.join("slow"), await local.join("other")
+    echo(other)
+    await asyncio.gather(a.wait_for_peer("slow"), a.wait_for_peer("other"))
+    sent: list[Receipt] = []
+
+    async def flood() -> None:
+        for n in range(5000):
+            sent.append(await a.send("slow", str(n), ttl=50))  # noqa: PERF401
+
+    flooding = asyncio.create_task(flood())
+    for n in range(30):
+        assert (await a.ask("other", str(n), timeout=10)).content == f"re:{n}"
+        await asyncio.sleep(0.1)
+    assert not flooding.done()  # the inbox and the window are full: the sender waits
+    assert len(sent) <= 1024 + 256 + 1
+    taker = slow.incoming()
+    got = [(await asyncio.wait_for(taker.__anext__(), 20)).content for _ in range(5000)]
+    assert got == [str(n) for n in range(5000)]
+    await flooding
+    await asyncio.gather(*(a.delivered(r) for r in sent))
+    assert {r.state for r in sent} == {"delivered"}
 
 
 async def test_kill_9_of_the_registry_leaves_open_links_alone_and_a_new_peer_joins_after_its_return(
@@ -81,7 +108,7 @@ async def test_the_agent_is_restarted_under_a_living_sidecar(local: LocalMesh, e
         await one.aclose()
         pid = process.pid
         sent = await a.send("b", "for whoever is there", ttl=50)
-        two = await Mesh("b", **settings).start()  # type: ignore[arg-type]
+        two = await _start_again(settings)
         again = echo(two)
         with pytest.raises(PeerGone):
             await stuck
@@ -92,6 +119,16 @@ async def test_the_agent_is_restarted_under_a_living_sidecar(local: LocalMesh, e
         await two.aclose()
     finally:
         await process.aclose()
+
+
+async def _start_again(settings: dict[str, str]) -> Mesh:
+    """As whoever restarts agents does: the sidecar may not have noticed yet that its client is gone."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await Mesh("b", **settings).start()  # type: ignore[arg-type]
+            except LinkDown:
+                await asyncio.sleep(0.1)
 
 
 async def _accepts(socket: str) -> None:

@@ -153,6 +153,20 @@ async def test_broadcast_reaches_everyone_and_a_failure_is_data(members: Members
     assert {getattr(e, "code", "") for e in too_big.values()} == {"message_too_big"}
 
 
+async def test_one_slow_peer_does_not_hold_up_a_broadcast(members: Members) -> None:
+    a = await members.join("a", max_inflight_per_peer=2)
+    await members.join("slow", max_inbox=1)
+    quick = await members.join("quick")
+    await a.wait_for_peer("quick")
+    for n in range(3):
+        await a.send("slow", str(n))
+        await asyncio.sleep(0.02)
+    results = await asyncio.wait_for(a.broadcast("all"), 10)
+    assert isinstance(results["slow"], Busy)
+    assert isinstance(results["quick"], Receipt)
+    assert (await quick.incoming().__anext__()).content == "all"
+
+
 async def test_several_takers_share_one_queue_and_closing_ends_them(members: Members) -> None:
     a, b = await members.join("a"), await members.join("b")
     got: list[str] = []
