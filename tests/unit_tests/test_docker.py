@@ -250,6 +250,22 @@ def tiny_context(tmp_path: Path) -> Path:
     return context
 
 
+def test_the_real_manifest_is_content_with_the_stub(tmp_path: Path) -> None:
+    """A target or build script that is named in Cargo.toml and not copied would end the first RUN of every build."""
+    if not shutil.which("cargo"):
+        pytest.skip("cargo is not on PATH")
+    (tmp_path / "src").mkdir()
+    for name in ("Cargo.toml", "Cargo.lock"):
+        shutil.copy(ROOT / "sidecar-rs" / name, tmp_path)
+    (tmp_path / "src/main.rs").write_text("fn main() {}\n")
+    (tmp_path / "src/lib.rs").touch()
+    argv = ["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    kinds = [kind for target in json.loads(done.stdout)["packages"][0]["targets"] for kind in target["kind"]]
+    assert sorted(kinds) == ["bin", "lib"]
+
+
 def built_says(replay: Replay) -> str:
     """What the program of the build stage prints."""
     binary = replay.root("build-sidecar") / "src/sidecar-rs/target/release/chatixia-sidecar"
