@@ -12,7 +12,7 @@ import pytest
 from chatixia_langchain.config import MeshConfig
 from chatixia_langchain.errors import LinkDown, RegistryRefused
 from chatixia_langchain.transport import signaling
-from chatixia_langchain.transport.base import PeerJoined, PeerLeft, Transport
+from chatixia_langchain.transport.base import Transport
 from chatixia_langchain.transport.mailbox import MailboxTransport
 from chatixia_langchain.transport.registry_api import RegistryApi
 from chatixia_langchain.transport.rtc import RtcTransport
@@ -120,6 +120,7 @@ async def test_a_killed_registry_closes_no_channel_and_a_new_peer_joins_after_it
         return Member(name, SidecarTransport(config(own_registry, name, sidecar_binary=sidecar_binary())))
 
     a, b = await member("m000").start(), await member("m001").start()
+    await a.until(lambda: "m001" in a.joined())
     await a.transport.connect("m001")
     await b.until(lambda: b.ups("m000"))
     own_registry.kill()
@@ -128,11 +129,11 @@ async def test_a_killed_registry_closes_no_channel_and_a_new_peer_joins_after_it
     await b.until(lambda: b.bodies("m000") == [frame("without a registry")])
     own_registry.start()
     c = await member("m002").start()
-    await c.until(lambda: {e.peer for e in c.events if isinstance(e, PeerJoined)} >= {"m000", "m001"}, 40)
+    await c.until(lambda: c.joined() >= {"m000", "m001"}, 40)
     await c.transport.connect("m000")
     c.transport.send("m000", frame("new"))
     await a.until(lambda: a.bodies("m002") == [frame("new")])
     assert not a.downs("m001")
-    assert not [e for e in a.events if isinstance(e, PeerLeft) and e.peer == "m002"]
+    assert "m002" not in a.left()
     for one in (a, b, c):
         await one.transport.aclose()
