@@ -32,7 +32,7 @@ const SEND_LIMIT_BYTES: usize = 1 << 20;
 /// System calls per socket and turn (up to 64 datagrams each), then the others get their turn.
 const READS_PER_TURN: usize = 4;
 /// Messages handed to the agent per turn.
-const MESSAGES_PER_TURN: usize = 512;
+const MESSAGES_PER_TURN: u64 = 512;
 /// Sent data without acknowledgement, while the peer says nothing at all but pings: the association is stuck. A peer whose
 /// agent does not read answers SCTP's probes, at longer and longer intervals; it is given up at the first gap of this size.
 const STUCK_AFTER: Duration = Duration::from_secs(8);
@@ -90,8 +90,6 @@ pub(crate) struct Link {
     pub(crate) protocol: Cell<u32>,
     /// The agent was told that it is open.
     pub(crate) announced: Cell<bool>,
-    /// When a message went either way.
-    pub(crate) last_used: Cell<Instant>,
     core: RefCell<Core>,
     outbox: Rc<Outbox>,
     wake: Notify,
@@ -118,6 +116,8 @@ struct Core {
     outstanding: usize,
     progress_at: Instant,
     heard_at: Instant,
+    /// When a message went either way.
+    used_at: Instant,
     events: Vec<LinkEvent>,
 }
 
@@ -167,6 +167,7 @@ impl Link {
             outstanding: 0,
             progress_at: now,
             heard_at: now,
+            used_at: now,
             events: Vec::new(),
         };
         Ok(Rc::new(Self {
@@ -176,7 +177,6 @@ impl Link {
             role,
             protocol: Cell::new(0),
             announced: Cell::new(false),
-            last_used: Cell::new(now),
             core: RefCell::new(core),
             outbox,
             wake: Notify::new(),
@@ -243,7 +243,6 @@ impl Link {
 
     /// Puts what is ready on the wire.
     pub(crate) fn flush(&self) {
-        self.last_used.set(Instant::now());
         let deadline = self.guarded(|core| {
             core.write();
             core.deadline()
@@ -301,6 +300,11 @@ impl Link {
         }
         self.room.notify_one();
         self.wake.notify_one();
+    }
+
+    /// Gives the time of the last message either way.
+    pub(crate) fn used_at(&self) -> Instant {
+        self.core.borrow().used_at
     }
 
     /// Gives the numbers.
@@ -369,6 +373,7 @@ impl Link {
 impl Core {
     fn send(&mut self, asker: Option<Asker>, body: &Bytes, wait: bool) -> Sent {
         let Some(engine) = &mut self.engine else { return Sent::Refused(Failure::new(Code::PeerUnreachable, "closed")) };
+        self.used_at = Instant::now();
         let limit = engine.remote().map_or(0, |r| r.max_message_bytes);
         if body.len() > limit {
             let message = format!("message of {} bytes, the peer takes {limit}", body.len());
@@ -463,11 +468,16 @@ impl Core {
         if !self.reading {
             return false;
         }
-        for _ in 0..MESSAGES_PER_TURN {
-            if !outbox.has_room() {
-                return false;
+        let before = self.counters.messages_received;
+        let drained = loop {
+            if self.counters.messages_received - before >= MESSAGES_PER_TURN {
+                *again = true;
+                break false;
             }
-            let Some(body) = engine.poll_message() else { return true };
+            if !outbox.has_room() {
+                break false;
+            }
+            let Some(body) = engine.poll_message() else { break true };
             if let Err(failure) = json::check_message(&body) {
                 tracing::debug!(%peer, %failure, "message of the peer dropped");
                 continue;
@@ -475,10 +485,11 @@ impl Core {
             self.counters.messages_received += 1;
             self.counters.bytes_received += body.len() as u64;
             outbox.message(peer, &body);
+        };
+        if self.counters.messages_received > before {
+            self.used_at = now;
         }
-        self.heard_at = now;
-        *again = true;
-        false
+        drained
     }
 
     /// Moves what waits to SCTP, as far as there is room.

@@ -7,6 +7,7 @@ mod sim_wire;
 
 use std::time::Duration;
 
+use chatixia_sidecar::negotiation::{Input, Negotiation, Output, Reason};
 use sim_wire::{Sim, Wire};
 
 fn ms(n: u64) -> Duration {
@@ -86,6 +87,49 @@ fn a_short_outage_is_waited_out() {
     assert!(sim.a.disconnected && sim.b.disconnected, "silence was not noticed");
     sim.wire.dead = false;
     sim.run_until(ms(10_000), |s| s.b.received.len() == 1 && !s.a.disconnected);
+}
+
+/// An outage of 60 s in the middle of a flood: the association would never recover (its retransmissions are used up), so
+/// `negotiation` gives it up within 10 s and asks for a new connection; it is not silence.
+#[test]
+fn a_long_outage_asks_for_a_new_connection() {
+    let mut sim = Sim::new(Wire { delay: ms(1), ..Wire::default() });
+    sim.connect();
+    let mut negotiation = Negotiation::new(true, 0);
+    let mut serial = 0;
+    let mut random = || {
+        serial += 1;
+        serial
+    };
+    let mut outputs = negotiation.handle(sim.now, Input::Joined, &mut random);
+    outputs.extend(negotiation.handle(sim.now, Input::Dial { now: true }, &mut random));
+    let answer = Input::Answer { connection: None, sdp: String::new(), protocol: 1 };
+    outputs.extend(negotiation.handle(sim.now, answer, &mut random));
+    outputs.extend(negotiation.handle(sim.now, Input::Opened(1), &mut random));
+    assert!(outputs.contains(&Output::Up { generation: 1, replaces: None }));
+    for n in 0..1000 {
+        sim.a.send(&format!("{{\"n\":{n}}}"));
+    }
+    sim.wire.dead = true;
+    let (start, mut silent, mut given_up, mut asked) = (sim.now, false, None, None);
+    while sim.now < start + ms(60_000) {
+        sim.run_for(ms(50));
+        let mut outputs = Vec::new();
+        if sim.a.disconnected != silent {
+            silent = sim.a.disconnected;
+            outputs = negotiation.handle(sim.now, if silent { Input::Silent(1) } else { Input::Heard(1) }, &mut random);
+        }
+        outputs.extend(negotiation.tick(sim.now, &mut random));
+        for output in outputs {
+            match output {
+                Output::Down { generation: 1, reason: Reason::Timeout } => given_up = Some(sim.now - start),
+                Output::Offer { generation: 2.., .. } => asked = asked.or(Some(sim.now - start)),
+                _ => {}
+            }
+        }
+    }
+    assert!(given_up.is_some_and(|t| t < ms(10_000)), "given up after {given_up:?}");
+    assert!(asked.is_some_and(|t| t < ms(11_000)), "asked for a new one after {asked:?}");
 }
 
 /// An ICE restart within one connection keeps the channel and what was sent.

@@ -220,7 +220,7 @@ impl Mesh {
         if open().count() <= state.config.max_peers {
             return;
         }
-        let idle = open().filter(|l| l.peer != *newest).min_by_key(|l| l.last_used.get()).map(|l| l.peer.clone());
+        let idle = open().filter(|l| l.peer != *newest).min_by_key(|l| l.used_at()).map(|l| l.peer.clone());
         if let Some(id) = idle {
             tracing::info!(peer = %id, "closed for room: least recently used");
             self.step(state, &id, Input::Leave(Reason::Idle));
