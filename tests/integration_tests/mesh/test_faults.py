@@ -98,7 +98,7 @@ async def test_the_agent_is_restarted_under_a_living_sidecar(local: LocalMesh, e
     await process.start(_accepts)
     try:
         settings = {"registry": local.registry_url, "api_key": local.api_key("b"), "sidecar_socket": process.socket}
-        one = await Mesh("b", **settings).start()  # type: ignore[arg-type]
+        one = await _start_again(settings)
         served = echo(one)
         assert (await a.ask("b", "to the first", timeout=30)).content == "re:to the first"
         await served.stop()
