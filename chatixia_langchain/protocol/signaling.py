@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from ..errors import InvalidLine
 from .ipc import Count, Empty, PeerId
-from .limits import MAX_CANDIDATE_BYTES, MAX_SDP_BYTES, MAX_SIGNAL_BYTES
+from .limits import MAX_CANDIDATE_BYTES, MAX_SDP_BYTES, MAX_SIGNAL_BYTES, is_peer_id
 from .lines import check_line
 
 Connection = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}(?![\s\S])")]
@@ -200,8 +200,10 @@ def decode(data: bytes) -> FromRegistry:
 
 
 def decode_to_registry(data: bytes) -> ToRegistry:
-    """Read a frame of a sidecar, as `decode` does."""
+    """Read a frame of a sidecar, as `decode` does; a relayed one must name its target."""
     frame: ToRegistry = check_line(data, _TO, MAX_SIGNAL_BYTES)
+    if isinstance(frame, Offer | Answer | IceCandidate) and not is_peer_id(frame.target_id):
+        raise InvalidLine(f"target_id {frame.target_id[:80]!r} is not a peer id")
     _check_sizes(frame, len(data))
     return frame
 

@@ -23,7 +23,7 @@ from ..errors import (
     RegistryRefused,
     from_wire,
 )
-from ..protocol import ipc
+from ..protocol import ipc, ipc_fast
 from ..protocol.limits import OLD_PEER_MAX_MESSAGE_BYTES, PROTOCOL, WINDOW_BYTES
 from .base import PeerDown, PeerJoined, PeerLeft, PeerUp, Received, Sink
 from .ipc_link import IpcLink
@@ -49,7 +49,7 @@ class _Channel:
 
     def __init__(self, peer: str, generation: int, max_bytes: int) -> None:
         self.generation, self.max_bytes = generation, max_bytes
-        self.prefix, self.unanswered = ipc.send_prefix(peer), 0
+        self.prefix, self.unanswered = ipc_fast.send_prefix(peer), 0
 
 
 class IpcSession:
@@ -112,7 +112,7 @@ class IpcSession:
         number = next(self._ids)
         channel.unanswered += size
         self._sends[number] = (channel, size)
-        self.link.write(b"".join((ipc.SEND_HEAD, b"%d" % number, channel.prefix, body, ipc.SEND_TAIL)))
+        self.link.write(b"".join((ipc_fast.SEND_HEAD, b"%d" % number, channel.prefix, body, ipc_fast.SEND_TAIL)))
 
     async def writable(self, peer: str) -> None:
         """See `Transport.writable`."""
@@ -153,7 +153,7 @@ class IpcSession:
             self._answers.pop(number, None)
 
     def _on_lines(self, lines: list[bytes]) -> None:
-        emit, split, ok_id, sends = self._emit, ipc.split_message, ipc.ok_id, self._sends
+        emit, split, ok_id, sends = self._emit, ipc_fast.split_message, ipc_fast.ok_id, self._sends
         for line in lines:
             cut = split(line)
             if cut is not None:

@@ -1,9 +1,8 @@
 """The aiortc transport: WebRTC in this process, on the same wire as the sidecar, for where there is no sidecar binary.
 
-- signaling by `SignalingClient`; one `RtcConnection` per attempt, named by the offerer;
-- when both sides offer at once, the offer of the lower peer id stands; an offer for a peer that is connected replaces
-  the old connection once the new channel opens;
-- aiortc cannot restart ICE: a restart is answered by an offer for a new connection;
+- signaling by `SignalingClient`; one `RtcConnection` per attempt, named by the offerer; what to do with an offer is
+  decided in `rtc_negotiation`;
+- a new connection to a peer that is connected replaces the old one once its channel opens;
 - losing the registry closes nothing. A peer that vanishes without a word is noticed by ICE consent, in about 30 s.
 """
 
@@ -35,6 +34,7 @@ from .base import (
 )
 from .registry_api import RegistryApi
 from .rtc_connection import RtcConnection, RtcSettings
+from .rtc_negotiation import on_offer
 from .signaling import SignalingClient
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class RtcTransport(Transport):
             raise PeerUnreachable(peer, "that is this agent")
         if self._signaling.state != "connected":
             raise PeerUnreachable(peer, f"no signaling: {self._signaling.reason}")
-        if sum(k.pending is not None for k in self._peers.values()) >= MAX_PENDING_HANDSHAKES:
+        if self._handshakes() >= MAX_PENDING_HANDSHAKES:
             raise PeerUnreachable(peer, f"{MAX_PENDING_HANDSHAKES} other connections are being made")
         name = secrets.token_hex(8)
         connection = self._make(RtcConnection(peer, name, "offerer", self._settings))
@@ -176,6 +176,15 @@ class RtcTransport(Transport):
             self._end_candidates(connection)
 
         connection.offer(say)
+
+    def _dial_or_log(self, peer: str) -> None:
+        try:
+            self._dial(peer)
+        except MeshError as exc:
+            logger.info("peer=%s: not dialled: %s", peer, exc)
+
+    def _handshakes(self) -> int:
+        return sum(known.pending is not None for known in self._peers.values())
 
     def _make(self, connection: RtcConnection) -> RtcConnection:
         connection.on_open, connection.on_message, connection.on_down = self._opened, self._message, self._down
@@ -223,10 +232,7 @@ class RtcTransport(Transport):
             self._joined(PeerJoined(peer, detail.fingerprint or "", detail.protocol or 0))
         if self._config.dial == "peer_list" and not self._listed:
             for peer in present:
-                try:
-                    self._dial(peer)
-                except MeshError as exc:
-                    logger.info("peer=%s: not dialled: %s", peer, exc)
+                self._dial_or_log(peer)
         self._listed = True
 
     def _joined(self, who: PeerJoined) -> None:
@@ -241,21 +247,15 @@ class RtcTransport(Transport):
     def _on_offer(self, frame: wire.Offer) -> None:
         peer, payload = frame.peer_id, frame.payload
         known = self._peers.get(peer)
-        if payload.restart:
-            logger.info("peer=%s: asks for an ICE restart, gets a new connection", peer)
-            if known is None or known.pending is None:
-                try:
-                    self._dial(peer)
-                except MeshError as exc:
-                    logger.info("peer=%s: not dialled: %s", peer, exc)
-            return
         pending = known.pending if known else None
-        if pending is not None and pending.role == "offerer" and self._config.name.encode() < peer.encode():
-            logger.debug("peer=%s: both offered, ours stands", peer)
+        decision = on_offer(self._config.name, peer, payload, (pending.role, pending.name) if pending else None)
+        logger.debug("peer=%s: offer, restart=%s: %s", peer, payload.restart, decision)
+        if decision == "redial":
+            self._dial_or_log(peer)
             return
-        if pending is not None and pending.role == "answerer" and payload.connection == pending.name is not None:
-            return  # the same offer once more
-        if pending is None and sum(k.pending is not None for k in self._peers.values()) >= MAX_PENDING_HANDSHAKES:
+        if decision == "ignore":
+            return
+        if pending is None and self._handshakes() >= MAX_PENDING_HANDSHAKES:
             logger.warning("peer=%s: offer refused, %d connections are being made", peer, MAX_PENDING_HANDSHAKES)
             return
         connection = self._make(RtcConnection(peer, payload.connection, "answerer", self._settings))

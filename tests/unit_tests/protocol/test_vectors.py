@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chatixia_langchain.errors import InvalidLine
-from chatixia_langchain.protocol import envelope, ipc, signaling
+from chatixia_langchain.protocol import envelope, ipc, ipc_fast, signaling
 
 VECTORS = Path(__file__).parents[3] / "protocol/vectors"
 DECODERS: dict[str, Callable[[bytes], Any]] = {
@@ -27,6 +27,9 @@ ENCODERS: dict[str, Callable[[Any], str]] = {
     "from_registry": signaling.encode,
     "agent": lambda f: envelope.encode(f).decode(),
 }
+
+KNOWN_TO_THE_REGISTRY_ALONE = ("forged_sender", "peer_offline")
+"""Refusals of well-formed frames: whose socket it is and who is online is not in the frame."""
 
 
 def vectors() -> Iterator[Any]:
@@ -56,7 +59,7 @@ def test_there_are_vectors_of_every_direction_and_both_kinds() -> None:
 @pytest.mark.parametrize("vector", list(vectors()))
 def test_decoder_agrees(vector: dict[str, Any]) -> None:
     decode, data = DECODERS[vector["direction"]], raw(vector)
-    if vector["valid"]:
+    if vector["valid"] or vector["error"] in KNOWN_TO_THE_REGISTRY_ALONE:
         decode(data)
         return
     with pytest.raises(InvalidLine) as refusal:
@@ -79,7 +82,7 @@ def test_what_was_decoded_is_written_back_and_means_the_same(vector: dict[str, A
 def test_fast_paths_agree_with_the_full_decoder(vector: dict[str, Any]) -> None:
     """A line that the short cut takes means the same to the decoder; a line it leaves is left to the decoder."""
     line = raw(vector)
-    cut, number = ipc.split_message(line), ipc.ok_id(line)
+    cut, number = ipc_fast.split_message(line), ipc_fast.ok_id(line)
     if not vector["valid"]:
         assert number is None
         return
