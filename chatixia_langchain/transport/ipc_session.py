@@ -64,6 +64,8 @@ class IpcSession:
         self.signaling = ipc.SignalingPayload("connecting")
         self.registered: asyncio.Future[str] = self._loop.create_future()  # our peer id, once it is known
         self.lost: asyncio.Future[str] = self._loop.create_future()  # why the connection ended
+        self.redial: set[str] = set()  # had a channel when the sidecar before this one died: dialled once it is online
+        self.was_open: set[str] = set()  # set when the connection is lost
         self.failed_sends = 0
         self._window = WINDOW_BYTES
         self._ids = itertools.count(1)
@@ -125,6 +127,13 @@ class IpcSession:
         """See `Transport.connect`."""
         if peer in self.channels:
             return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._dial(peer))
+        except TimeoutError:
+            raise PeerUnreachable(peer, f"no channel within {timeout_s:g} s") from None
+
+    def _dial(self, peer: str) -> asyncio.Future[None]:
         dial = self._dials.get(peer)
         if dial is None:
             dial = self._dials[peer] = self._loop.create_future()
@@ -132,11 +141,7 @@ class IpcSession:
             number = next(self._ids)
             self._dial_ids[number] = peer
             self.link.write(ipc.encode(ipc.Connect(ipc.TargetRequest(peer), id=number)))
-        try:
-            async with asyncio.timeout(timeout_s):
-                await asyncio.shield(dial)
-        except TimeoutError:
-            raise PeerUnreachable(peer, f"no channel within {timeout_s:g} s") from None
+        return dial
 
     async def command(self, make: Any, *, timeout_s: float) -> ipc.Event:
         """Send the line `make(id)`, return its answer. Raises LinkDown, TimeoutError or what the sidecar answered."""
@@ -259,6 +264,10 @@ class IpcSession:
         if self.online.get(who.peer) != who:
             self.online[who.peer] = who
             self._emit(who)
+        if who.peer in self.redial:
+            self.redial.discard(who.peer)
+            if who.peer not in self.channels:
+                self._dial(who.peer)
 
     def _signaling(self, state: ipc.SignalingPayload) -> None:
         if state != self.signaling:
@@ -294,6 +303,7 @@ class IpcSession:
         if self.lost.done():
             return
         self.lost.set_result(reason)
+        self.was_open = set(self.channels) | self.redial
         for peer in list(self.channels):
             self._peer_down(peer, reason)
         error = LinkDown(reason)

@@ -64,6 +64,7 @@ class SidecarTransport(Transport):
         self._online: dict[str, PeerJoined] = {}
         self._deaths: deque[float] = deque(maxlen=DEATHS_TOLD)
         self._restarts = 0
+        self._was_open: set[str] = set()
         self._down_reason = "not started"
 
     @property
@@ -211,6 +212,7 @@ class SidecarTransport(Transport):
             session.link.close()
             if session.lost.done():
                 self._down_reason = session.lost.result()
+                self._was_open = session.was_open
             if was_up:
                 self._emit(LinkState(False, self._down_reason))
             if self._process is not None and not self._stop.is_set():
@@ -223,6 +225,8 @@ class SidecarTransport(Transport):
 
     async def _open(self) -> IpcSession:
         session = IpcSession(self._emit, self._online, self._greeted)
+        # Their sidecars would find out about the death by a timeout; our new offer tells them at once.
+        session.redial = self._was_open
         loop = asyncio.get_running_loop()
 
         async def connect(socket: str) -> IpcSession:
