@@ -1,20 +1,19 @@
 """One agent of the demo, in a process of its own: `python -m chatixia_langchain.cli.demo_member NAME`.
 
-Settings come by the environment (registry, key, transport, model), so no secret is in a command line. The
-conversation with the demo's process, one JSON object a line:
-- it says `joined`, then `turn` for each turn that begins or ends, `said` and `tool` for its own messages, `links`;
-- it is told `{"do": "ask", "text": ...}`, `{"do": "links"}` on stdin, and ends when stdin does.
+The conversation with the demo's process, one JSON object a line, ends when stdin does, however the demo ends:
+- it is told `{"do": "join", "registry", "api_key", "transport", "model"}`: secrets are in no command line and no file
+- it says `loaded`, `joined`, then `turn` for each turn that begins or ends, and `said` and `tool` for its own messages
+- it is told `{"do": "ask", "text": ...}` and says `answered`; `{"do": "links"}` and says `links`
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
-
-from openai import AsyncOpenAI
 
 from ..agent.chat_loop import ChatLoop
 from ..agent.mesh_agent import MeshAgent, TurnEvent
@@ -22,7 +21,7 @@ from ..errors import MeshError
 from ..mesh.mesh import Mesh
 from ..tools.mesh_tool import MeshTool
 from ..tools.toolkit import MeshToolkit
-from .demo_script import ABOUT, PROMPTS
+from .demo_script import ABOUT, PROMPTS, rule
 
 
 def say(event: str, **more: Any) -> None:
@@ -44,55 +43,88 @@ def on_turn(event: TurnEvent) -> None:
     )
 
 
-def loop_for(mesh: Mesh, client: AsyncOpenAI) -> ChatLoop:
+def tell(message: Any) -> None:
+    """Tell of one message of the agent's own."""
+    if message.type == "tool":
+        failed = message.status == "error"
+        say("tool", name=message.name, text=message.text, artifact=message.artifact, failed=failed)
+    elif message.type == "ai":
+        calls = [{"name": c["name"], "args": c["args"]} for c in message.tool_calls]
+        say("said", text=message.text, calls=calls)
+
+
+class ToldLoop(ChatLoop):
+    """A loop that tells of each message as it comes, those of turns for peers too."""
+
+    async def astream(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
+        """Run one turn."""
+        async for message in super().astream(*args, **options):
+            tell(message)
+            yield message
+
+
+async def model_of(told: dict[str, Any] | None, stack: AsyncExitStack) -> Any:
+    """The OpenAI client that the demo names, or the script. Raises RuntimeError when openai is not installed."""
+    if told is None:
+        from ..testing.scripted import ScriptedChat, from_openai_rule
+
+        return ScriptedChat(rule=from_openai_rule(rule))
+    try:
+        from openai import AsyncOpenAI
+    except ModuleNotFoundError as exc:
+        raise RuntimeError("openai is not installed: pip install 'chatixia-langchain[openai]'") from exc
+    return await stack.enter_async_context(AsyncOpenAI(**told["client"]))
+
+
+def loop_for(mesh: Mesh, model: Any, model_name: str | None) -> ToldLoop:
     """The agent called `mesh.name`: its part, and the peers it may ask."""
     broadcast = next(t for t in MeshToolkit(mesh).get_tools() if t.name == "mesh_broadcast")
     tools = {
         "planner": (MeshTool(mesh, peer="researcher"), broadcast),
         "researcher": (MeshTool(mesh, peer="librarian"),),
     }.get(mesh.name, ())
-    model = os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
-    return ChatLoop(client, model_name=model, tools=tools, system_prompt=PROMPTS[mesh.name])
+    return ToldLoop(model, model_name=model_name, tools=tools, system_prompt=PROMPTS[mesh.name])
 
 
-async def ask(loop: ChatLoop, text: str) -> None:
-    """Run one turn of the user's own conversation, telling of each message as it comes."""
-    async for message in loop.astream(text, thread_id="user"):
-        if message.type == "tool":
-            artifact = getattr(message, "artifact", None)
-            failed = getattr(message, "status", "") == "error"
-            say("tool", name=message.name, text=str(message.text), artifact=artifact, failed=failed)
-        elif message.type == "ai":
-            calls = [{"name": c["name"], "args": c["args"]} for c in getattr(message, "tool_calls", [])]
-            say("said", text=str(message.text), calls=calls)
-    say("answered")
-
-
-async def obey(mesh: Mesh, loop: ChatLoop) -> None:
-    """Do what stdin says until it ends."""
+async def orders() -> AsyncIterator[dict[str, Any]]:
+    """What stdin says, until it ends."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async for line in reader:
-        told = json.loads(line)
-        if told["do"] == "links":
+        yield json.loads(line)
+
+
+async def obey(mesh: Mesh, loop: ToldLoop, told: AsyncIterator[dict[str, Any]]) -> None:
+    """Do what the demo says until it ends."""
+    async for order in told:
+        if order["do"] == "links":
             say("links", status=await mesh.status())
             continue
         try:
-            await ask(loop, told["text"])
-        except Exception as exc:  # noqa: BLE001  the model's service may fail in many ways: the demo names it and ends
+            await loop.ainvoke(order["text"], thread_id="user")
+        except Exception as exc:  # noqa: BLE001  # the model's service may fail in many ways: the demo names it and ends
             say("failed", why=f"{type(exc).__name__}: {exc}")
+        else:
+            say("answered")
 
 
 async def main(name: str) -> None:
     """Join, serve, obey."""
+    say("loaded")
+    told = orders()
+    join = await anext(told, None)
+    if join is None:
+        return
     try:
-        async with Mesh(name, description=ABOUT[name]) as mesh, AsyncOpenAI() as client:
-            loop = loop_for(mesh, client)
-            status = await mesh.status()
-            say("joined", transport=mesh.transport_name, why=status["why"])
+        async with AsyncExitStack() as stack:
+            model = await model_of(join["model"], stack)
+            settings = {key: join[key] for key in ("registry", "api_key", "transport")}
+            mesh = await stack.enter_async_context(Mesh(name, description=ABOUT[name], **settings))
+            loop = loop_for(mesh, model, join["model"] and join["model"]["name"])
+            say("joined", transport=mesh.transport_name, why=(await mesh.status())["why"])
             serving = asyncio.create_task(MeshAgent(mesh, loop, on_turn=on_turn).serve(), name="serve")
             try:
-                await obey(mesh, loop)
+                await obey(mesh, loop, told)
             finally:
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)

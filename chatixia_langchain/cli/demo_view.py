@@ -1,4 +1,7 @@
-"""How the demo shows itself: the conversation line by line, the links as a table. Colours on a terminal only (NO_COLOR is obeyed)."""
+"""How the demo shows itself: the conversation line by line, the links as a table.
+
+Colours on a terminal only; NO_COLOR is obeyed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,13 @@ class View:
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out, self._started = out, time.monotonic()
+        self.doing = "starting"
         self._colour = out.isatty() and "NO_COLOR" not in os.environ
+
+    def step(self, text: str) -> None:
+        """Print what the demo does now, and keep it for the case that it never ends."""
+        self.doing = text
+        self.line("", text)
 
     def line(self, who: str, text: str) -> None:
         """Print one line of `who`."""
@@ -28,6 +37,8 @@ class View:
     def event(self, who: str, event: dict[str, Any]) -> None:
         """Print what a member told, if it is for people."""
         match event["event"]:
+            case "loaded":
+                self.line(who, "is loaded")
             case "joined":
                 self.line(who, f"joined by {event['transport']} ({event['why']})")
             case "turn" if event["kind"] == "began":
@@ -38,7 +49,7 @@ class View:
             case "said" if event["calls"]:
                 for call in event["calls"]:
                     self.line(who, f"calls {call['name']}({call['args'].get('message', call['args'])!r})")
-            case "said":
+            case "said" if who == "planner":  # the others say it to a peer: see above
                 self.line(who, f"says: {event['text']}")
             case "tool":
                 ms = (event["artifact"] or {}).get("latency_ms")

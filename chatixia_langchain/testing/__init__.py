@@ -1,6 +1,29 @@
-"""For tests, demos and notebooks that must run offline: a scripted chat model and a local OpenAI-compatible server."""
+"""For tests, demos and notebooks that must run offline: a scripted chat model and a local OpenAI-compatible server.
 
-from .openai_server import OpenAIServer
-from .scripted import ScriptedChat, ask_then_answer
+Imported when first used: the server alone needs no LangChain.
+"""
 
-__all__ = ["OpenAIServer", "ScriptedChat", "ask_then_answer"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .openai_server import OpenAIServer as OpenAIServer
+    from .scripted import ScriptedChat as ScriptedChat
+    from .scripted import ask_then_answer as ask_then_answer
+    from .scripted import from_openai_rule as from_openai_rule
+
+_WHERE = {
+    "OpenAIServer": ".openai_server",
+    "ScriptedChat": ".scripted",
+    "ask_then_answer": ".scripted",
+    "from_openai_rule": ".scripted",
+}
+__all__ = ["OpenAIServer", "ScriptedChat", "ask_then_answer", "from_openai_rule"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,14 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    ToolMessage,
+    convert_to_openai_messages,
+)
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -113,3 +120,17 @@ def ask_then_answer(tool: str, args: Callable[[str], dict[str, Any]], answer: Ca
         return AIMessage("", tool_calls=[call])
 
     return rule
+
+
+def from_openai_rule(rule: Callable[[dict[str, Any]], dict[str, Any]]) -> Rule:
+    """Make a rule of one for `OpenAIServer`: it gets a request's `messages`, and returns the assistant's message."""
+
+    def answer(messages: list[BaseMessage], tools: tuple[str, ...]) -> AIMessage:
+        said = rule({"messages": convert_to_openai_messages(messages)})
+        calls = [
+            {"name": c["function"]["name"], "args": json.loads(c["function"]["arguments"]), "id": c["id"]}
+            for c in said.get("tool_calls") or []
+        ]
+        return AIMessage(said.get("content") or "", tool_calls=calls)
+
+    return answer
