@@ -32,6 +32,8 @@ NAME = "chatixia-sidecar"
 READY_S = 5.0
 STOP_S = 5.0
 SOCKET_PATH_MAX = 100  # the kernel takes 107 bytes on Linux, 103 on macOS
+FOLDER = "chatixia-ipc-"
+STALE_S = 60.0  # an empty folder that old belongs to nobody: a sidecar binds its socket within READY_S
 STDERR_LINES = 50  # kept for the error text; older lines fall out, all go to the log at DEBUG
 STDERR_LINE_BYTES = 2_000
 
@@ -69,6 +71,14 @@ def find_sidecar(path: str | os.PathLike[str] | None = None, *, env: Mapping[str
     )
 
 
+def _sweep(base: Path) -> None:
+    """Remove the folders of agents that were killed; their sidecars took the sockets away. Only empty ones of ours."""
+    for folder in base.glob(f"{FOLDER}*"):
+        with contextlib.suppress(OSError):  # not empty, not ours, or somebody else was faster
+            if time.time() - folder.stat().st_mtime > STALE_S:
+                folder.rmdir()
+
+
 class _Stderr(asyncio.Protocol):
     """Reads the sidecar's stderr as it comes, so that it never blocks on a full pipe; keeps the end of it."""
 
@@ -103,7 +113,8 @@ class SidecarProcess:
         self._binary, self._env = binary, dict(env)
         base = None if len(tempfile.gettempdir()) < SOCKET_PATH_MAX - 30 else "/tmp"  # noqa: S108  (mkdtemp makes a private one in it)
         # 0700: nobody else can reach the socket. Removed by aclose(), or with this object.
-        self._folder = tempfile.TemporaryDirectory(prefix="chatixia-", dir=base, ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER, dir=base, ignore_cleanup_errors=True)
+        _sweep(Path(self._folder.name).parent)
         self.socket = os.path.join(self._folder.name, "ipc.sock")
         self._proc: subprocess.Popen[bytes] | None = None
         self._stderr: asyncio.ReadTransport | None = None

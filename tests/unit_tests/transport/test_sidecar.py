@@ -258,6 +258,22 @@ async def test_attaches_to_a_running_sidecar_and_to_its_successor(binary: str, t
     await second.wait()
 
 
+async def test_folders_of_killed_agents_are_swept_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
+    old, used, young, foreign = (tmp_path / n for n in ("chatixia-ipc-a", "chatixia-ipc-b", "chatixia-ipc-c", "other"))
+    for folder in (old, used, young, foreign):
+        folder.mkdir()
+    (used / "ipc.sock").touch()
+    for folder in (old, used, foreign):
+        os.utime(folder, (1, 1))
+    own = process.SidecarProcess("/bin/true", {})
+    assert not old.exists()
+    assert all(f.exists() for f in (used, young, foreign, Path(own.socket).parent))
+    await own.aclose()
+
+
 async def test_works_on_a_loop_of_another_thread(binary: str) -> None:
     def main() -> str:
         async def go() -> str:
