@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from math import inf
 from typing import Any, Final
 
@@ -195,10 +195,6 @@ class Outbox:
         if overdue:
             self._rebuild()
         return expired
-
-    def unsent(self) -> Iterator[Entry]:
-        """Entries that no transport has ever taken."""
-        return (entry for entry in self.entries.values() if entry.tries == 0)
 
     def _rebuild(self) -> None:
         self._queue = deque(entry for entry in self.entries.values() if entry.state == QUEUED)

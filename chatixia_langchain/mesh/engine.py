@@ -9,7 +9,7 @@ import asyncio
 import logging
 
 from ..config import MeshConfig
-from ..errors import MeshClosed, Undeliverable
+from ..errors import MeshClosed, MeshError, Undeliverable
 from ..transport.base import LinkState, PeerDown, PeerJoined, PeerLeft, PeerUp, Received, Transport, TransportEvent
 from .core import Core, PeerState
 from .outgoing import Outgoing
@@ -140,9 +140,21 @@ class Engine:
             waiter: asyncio.Future[None] = self.core.loop.create_future()
             self._up_waiters.add(waiter)
             try:
-                await waiter
+                await self._news(peer_id, waiter)
             finally:
                 self._up_waiters.discard(waiter)
+
+    async def _news(self, peer_id: str, waiter: asyncio.Future[None]) -> None:
+        if self.core.transport.name != "mailbox":
+            await waiter
+            return
+        try:  # nobody announces peers there: ask for this one
+            await self.core.transport.connect(peer_id)
+            async with asyncio.timeout(1.0):
+                await waiter
+        except (MeshError, TimeoutError) as exc:
+            logger.debug("peer=%s: not there yet: %s", peer_id, exc)
+            await asyncio.wait([waiter], timeout=0.5)
 
     def _wake_waiters(self) -> None:
         for waiter in self._up_waiters:
@@ -173,18 +185,25 @@ class Engine:
         self._wake_waiters()
 
     async def linger(self) -> None:
-        """Give what was sent to open channels a moment to be acknowledged."""
+        """Give what was sent just before a moment to be acknowledged, where there is a channel or one is being made."""
         end = self.core.now() + LINGER_S
         peers = self.core.peers
-        while self.core.now() < end and any(p.up and len(p.session.outbox) for p in peers.values()):  # noqa: ASYNC110
+        while self.core.now() < end and any(map(_may_still_go, peers.values())):  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # only while closing, for a second at most
 
     def drop_all(self) -> None:
         """Settle what is left: it will not be delivered by this mesh."""
         for peer in self.core.peers.values():
-            for entry in list(peer.session.outbox.entries.values()):
+            left = list(peer.session.outbox.entries.values())
+            if left:
+                logger.warning("peer=%s: closed with %d messages that were not acknowledged", peer.id, len(left))
+            for entry in left:
                 peer.session.outbox.drop(entry.id)
                 if isinstance(entry.owner, Receipt):
                     executed = "unknown" if entry.tries else "no"
                     why = Undeliverable("the mesh was closed before it was acknowledged", executed=executed)  # type: ignore[arg-type]
                     entry.owner.settle("undeliverable", path=self.out.label(entry.path), reason=str(why))
+
+
+def _may_still_go(peer: PeerState) -> bool:
+    return bool(len(peer.session.outbox)) and (peer.up or (peer.online and peer.dial is not None))

@@ -82,7 +82,7 @@ class Receiver:
         if verdict is Verdict.NEW:
             incoming = self._incoming(peer, frame, part, path)
             if request:
-                incoming._answer = partial(self.requests.answer, peer, incoming, frame.type == "task_request")
+                incoming._answer = partial(self.requests.answer, peer, incoming, frame.type == "task_request", False)
                 incoming.attempt = session.inbox.start(part.id, incoming)
             core.inbox.put(incoming)
             core.counters["received"] += 1
@@ -196,7 +196,7 @@ class Receiver:
             fault = "busy: the inbox of this agent is full, try again later"
             self.out.control(peer, frames.old_reply(core.name, peer.id, corr=id_, task=task, fault=fault))
             return
-        incoming._answer = partial(self.requests.answer_old, peer, incoming, task)
+        incoming._answer = partial(self.requests.answer, peer, incoming, task, True)
         core.inbox.put(incoming)
         core.counters["received"] += 1
 

@@ -173,12 +173,33 @@ class Requests:
     # answers
 
     async def answer(
+        self,
+        peer: PeerState,
+        incoming: Incoming,
+        task: bool,
+        old: bool,
+        answer: str | MeshError,
+        meta: Mapping[str, Any] | None,
+    ) -> None:
+        """Send the one answer to a request, from any loop; `old`: to an agent of the existing mesh.
+
+        Raises MessageTooBig (the asker is told too) and MeshClosed.
+        """
+        core = self.core
+        if core.closing or not core.loop.is_running():
+            raise MeshClosed(f"the mesh of {core.name!r} is closed: the answer was not sent")
+        if asyncio.get_running_loop() is not core.loop:
+            work = self.answer(peer, incoming, task, old, answer, meta)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, core.loop))
+        elif old:
+            self._answer_old(peer, incoming, task, answer)
+        else:
+            self._answer_once(peer, incoming, task, answer, meta)
+
+    def _answer_once(
         self, peer: PeerState, incoming: Incoming, task: bool, answer: str | MeshError, meta: Mapping[str, Any] | None
     ) -> None:
-        """Send the one answer to a request. Raises MessageTooBig (the asker is told too) and MeshClosed."""
-        core, id_ = self.core, incoming.message_id
-        if core.closing:
-            raise MeshClosed(f"the mesh of {core.name!r} is closed: the answer was not sent")
+        id_ = incoming.message_id
         too_big: MessageTooBig | None = None
         kept = self._answer(peer, incoming, task, answer, meta)
         if len(kept.body) > peer.max_bytes:
@@ -227,13 +248,9 @@ class Requests:
         now = self.core.now()
         self.out.submit(peer, Entry(answer.id, answer.body, answer.kind, now, now + max(ttl_s, ANSWER_TTL_S)))
 
-    async def answer_old(
-        self, peer: PeerState, incoming: Incoming, task: bool, answer: str | MeshError, meta: Mapping[str, Any] | None
-    ) -> None:
-        """Answer an agent of the existing mesh: best effort, nothing comes back."""
+    def _answer_old(self, peer: PeerState, incoming: Incoming, task: bool, answer: str | MeshError) -> None:
+        """Best effort, nothing comes back."""
         core = self.core
-        if core.closing:
-            raise MeshClosed(f"the mesh of {core.name!r} is closed: the answer was not sent")
         words = {"fault": answer.message} if isinstance(answer, MeshError) else {"result": answer}
         body = frames.old_reply(core.name, peer.id, corr=incoming.message_id, task=task, **words)
         if len(body) > peer.max_bytes:

@@ -88,7 +88,8 @@ class Incoming:
 
     `content` is text the peer wrote: data. `skill` and `arguments` are set when the peer calls a named skill. `ttl_s`
     is what is left of its time. `expects_reply` is True for an `ask`: then exactly one of `reply` and `fail` is sent
-    (later calls do nothing).
+    (later calls do nothing), from any loop. `cancelled` is set when the asker waits no longer: wait for it on the
+    mesh's own loop, look at it (`is_set`) anywhere.
     """
 
     peer: str

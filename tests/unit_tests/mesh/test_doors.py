@@ -23,6 +23,7 @@ async def in_thread(work: Callable[[], Any]) -> Any:
 
 
 async def test_calls_from_another_loop_run_on_the_meshs_loop(members: Members) -> None:
+    asyncio.get_running_loop().set_debug(True)  # refuses calls from the wrong thread
     a, b = await members.join("a"), await members.join("b")
     members.serve(b, echo)
 
@@ -39,6 +40,7 @@ async def test_calls_from_another_loop_run_on_the_meshs_loop(members: Members) -
 
 
 async def test_incoming_and_reply_work_from_another_loop(members: Members) -> None:
+    asyncio.get_running_loop().set_debug(True)  # refuses calls from the wrong thread
     a, b = await members.join("a"), await members.join("b")
 
     async def elsewhere() -> str:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from chatixia_langchain import Receipt
+from chatixia_langchain import Mesh, Receipt
 from chatixia_langchain.errors import Busy, MeshError, PeerUnreachable
 
 from .members import Members, echo
@@ -151,6 +151,22 @@ async def test_broadcast_reaches_everyone_and_a_failure_is_data(members: Members
     assert isinstance(mixed["not a name!"], MeshError)
     too_big = await a.broadcast("x" * 300_000)
     assert {getattr(e, "code", "") for e in too_big.values()} == {"message_too_big"}
+
+
+async def test_a_message_sent_just_before_closing_is_still_delivered(members: Members) -> None:
+    b = await members.join("b")
+    async with Mesh("brief", transport=members.hub.transport("brief")) as brief:
+        await brief.wait_for_peer("b")
+        receipt = await brief.send("b", "last words")  # the channel is only being made
+    assert receipt.state == "delivered"
+    assert (await b.incoming().__anext__()).content == "last words"
+
+
+async def test_what_cannot_go_any_more_at_closing_is_undeliverable(members: Members) -> None:
+    async with Mesh("brief", transport=members.hub.transport("brief")) as brief:
+        receipt = await brief.send("nobody", "x")
+    assert receipt.state == "undeliverable"
+    assert "closed" in receipt.reason
 
 
 async def test_one_slow_peer_does_not_hold_up_a_broadcast(members: Members) -> None:
