@@ -114,7 +114,7 @@ class MeshAgent:
         if last.expects_reply and not last.ttl_s:
             await last.fail(Cancelled("its time was over before its turn came", executed="no"))
             return
-        self._on_turn(TurnEvent("began", thread, tuple(batch)))
+        self._tell(TurnEvent("began", thread, tuple(batch)))
         work = asyncio.create_task(self._work(thread, batch), name=f"mesh-turn-{last.message_id}")
         gone = asyncio.create_task(last.cancelled.wait(), name=f"mesh-cancel-{last.message_id}")
         try:
@@ -128,6 +128,12 @@ class MeshAgent:
                     task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
         await self._answer(thread, batch, work)
+
+    def _tell(self, event: TurnEvent) -> None:
+        try:
+            self._on_turn(event)
+        except Exception:  # a display that breaks must not cost a peer its answer
+            logger.exception("on_turn raised kind=%s thread=%s", event.kind, event.thread_id)
 
     async def _work(self, thread: str, batch: list[Incoming]) -> str:
         last = batch[-1]
@@ -144,19 +150,19 @@ class MeshAgent:
     async def _answer(self, thread: str, batch: list[Incoming], work: asyncio.Task[str]) -> None:
         last = batch[-1]
         if work.cancelled():
-            self._on_turn(TurnEvent("failed", thread, tuple(batch), error="cancelled"))
+            self._tell(TurnEvent("failed", thread, tuple(batch), error="cancelled"))
             await last.fail(Cancelled("the request was cancelled, or its time is over"))
             return
         error = work.exception()
         if error is None:
-            self._on_turn(TurnEvent("ended", thread, tuple(batch), answer=work.result()))
+            self._tell(TurnEvent("ended", thread, tuple(batch), answer=work.result()))
             if last.broadcast and self._policy.reply_to_broadcasts:
                 await self._send_back(last, work.result())
             await self._reply(last, work.result())
             return
         # The peer learns that we failed, not how: a traceback tells a stranger too much.
         logger.error("turn failed peer=%s id=%s", last.peer, last.message_id, exc_info=error)
-        self._on_turn(TurnEvent("failed", thread, tuple(batch), error=type(error).__name__))
+        self._tell(TurnEvent("failed", thread, tuple(batch), error=type(error).__name__))
         await last.fail(RemoteError(f"{self.mesh.name!r} failed while it worked on the request", executed="yes"))
 
     async def _send_back(self, broadcast: Incoming, answer: str) -> None:

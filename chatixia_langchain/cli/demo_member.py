@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -26,7 +27,10 @@ from .demo_script import ABOUT, PROMPTS, rule
 
 def say(event: str, **more: Any) -> None:
     """Tell the demo's process one thing."""
-    print(json.dumps({"event": event, **more}), flush=True)
+    try:
+        print(json.dumps({"event": event, **more}), flush=True)
+    except BrokenPipeError:  # the demo was killed: our stdin has ended too, and with it this process
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def on_turn(event: TurnEvent) -> None:
@@ -94,18 +98,29 @@ async def orders() -> AsyncIterator[dict[str, Any]]:
         yield json.loads(line)
 
 
+async def ask(loop: ToldLoop, text: str) -> None:
+    """Run a turn of the user's own conversation."""
+    try:
+        await loop.ainvoke(text, thread_id="user")
+    except Exception as exc:  # noqa: BLE001  # the model's service may fail in many ways: the demo names it and ends
+        say("failed", why=f"{type(exc).__name__}: {exc}")
+    else:
+        say("answered")
+
+
 async def obey(mesh: Mesh, loop: ToldLoop, told: AsyncIterator[dict[str, Any]]) -> None:
-    """Do what the demo says until it ends."""
-    async for order in told:
-        if order["do"] == "links":
-            say("links", status=await mesh.status())
-            continue
-        try:
-            await loop.ainvoke(order["text"], thread_id="user")
-        except Exception as exc:  # noqa: BLE001  # the model's service may fail in many ways: the demo names it and ends
-            say("failed", why=f"{type(exc).__name__}: {exc}")
-        else:
-            say("answered")
+    """Do what the demo says until it ends; a turn that runs then is cancelled."""
+    turns: list[asyncio.Task[None]] = []  # one in a demo
+    try:
+        async for order in told:
+            if order["do"] == "links":
+                say("links", status=await mesh.status())
+            else:
+                turns.append(asyncio.create_task(ask(loop, order["text"]), name="demo-turn"))
+    finally:
+        for turn in turns:
+            turn.cancel()
+        await asyncio.gather(*turns, return_exceptions=True)
 
 
 async def main(name: str) -> None:

@@ -82,6 +82,16 @@ async def test_failure_is_told_without_its_insides(local: LocalMesh) -> None:
             await a.ask("b", "again")
 
 
+async def test_a_broken_display_costs_no_answer(local: LocalMesh) -> None:
+    a, b = await local.join("a"), await local.join("b")
+
+    def broken(event: TurnEvent) -> None:
+        raise RuntimeError("display")
+
+    async with served(b, remembering([]), on_turn=broken):
+        assert (await a.ask("b", "one", timeout=5)).content == "turn 1"
+
+
 async def test_unsendable_answer_is_told_as_an_error(local: LocalMesh) -> None:
     a, b = await local.join("a"), await local.join("b")
 
