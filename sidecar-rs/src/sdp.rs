@@ -22,7 +22,7 @@ pub enum SdpError {
     #[error("the session description must have exactly one section, for data: found {0:?}")]
     Media(String),
     /// No certificate is named, so nobody could be recognised.
-    #[error("the session description names no certificate fingerprint")]
+    #[error("the session description names no SHA-256 certificate fingerprint")]
     NoFingerprint,
     /// A hash we do not trust, or several certificates.
     #[error("the session description must name one SHA-256 fingerprint, found {0:?}")]
@@ -73,7 +73,8 @@ pub fn check(sdp: &str, loopback: bool) -> Result<Remote, SdpError> {
                 return Err(SdpError::Media(section.chars().take(40).collect()));
             }
         } else if let Some(value) = line.strip_prefix("a=fingerprint:") {
-            let found = fingerprint(value)?;
+            // Stock aiortc names its certificate by longer hashes too. One hash decides here, so only that one goes on.
+            let Some(found) = fingerprint(value)? else { continue };
             if !remote.fingerprint.is_empty() && remote.fingerprint != found {
                 return Err(SdpError::Fingerprint("several".into()));
             }
@@ -129,15 +130,16 @@ pub fn is_usable(ip: IpAddr, loopback: bool) -> bool {
     !link_local && !ip.is_unspecified() && !ip.is_multicast() && (loopback || !ip.is_loopback())
 }
 
-fn fingerprint(value: &str) -> Result<String, SdpError> {
+/// Reads `sha-256 AB:CD:..`; `None` for another hash.
+fn fingerprint(value: &str) -> Result<Option<String>, SdpError> {
     let refused = || SdpError::Fingerprint(value.chars().take(20).collect());
     let (hash, hex) = value.trim().split_once(' ').ok_or_else(refused)?;
+    if !hash.eq_ignore_ascii_case("sha-256") {
+        return Ok(None);
+    }
     let pairs: Vec<&str> = hex.trim().split(':').collect();
     let valid = pairs.len() == 32 && pairs.iter().all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
-    if !hash.eq_ignore_ascii_case("sha-256") || !valid {
-        return Err(refused());
-    }
-    Ok(format!("sha-256 {}", hex.trim().to_ascii_uppercase()))
+    valid.then(|| Some(format!("sha-256 {}", hex.trim().to_ascii_uppercase()))).ok_or_else(refused)
 }
 
 #[cfg(test)]
@@ -168,10 +170,18 @@ mod tests {
         assert_eq!(check(&sdp(&many), false), Err(SdpError::TooManyCandidates));
         assert!(matches!(check(&sdp(&other), false), Err(SdpError::Fingerprint(_))));
         assert!(matches!(check(&sdp("m=audio 9 RTP 0\r\n"), false), Err(SdpError::Media(_))));
-        assert!(matches!(check(&sdp("a=fingerprint:sha-1 AB\r\n"), false), Err(SdpError::Fingerprint(_))));
+        assert!(matches!(check(&sdp("a=fingerprint:sha-256 AB\r\n"), false), Err(SdpError::Fingerprint(_))));
+        let weak = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=fingerprint:sha-1 AB\r\n";
+        assert_eq!(check(weak, false), Err(SdpError::NoFingerprint));
         assert_eq!(check("v=0\r\nm=application 9 x y\r\n", false), Err(SdpError::NoFingerprint));
         assert_eq!(check("  ", false), Err(SdpError::Empty));
         assert!(matches!(check("v=0", false), Err(SdpError::Media(_))));
+    }
+
+    #[test]
+    fn other_hashes_beside_sha_256_do_not_go_on() {
+        let r = check(&sdp("a=fingerprint:sha-384 CD:EF\r\na=fingerprint:sha-1 AB\r\n"), false).unwrap();
+        assert!(r.fingerprint.starts_with("sha-256 AB:AB:") && !r.sdp.contains("sha-384") && !r.sdp.contains("sha-1 "));
     }
 
     #[test]
