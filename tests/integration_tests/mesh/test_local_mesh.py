@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -110,9 +111,10 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-async def test_the_registry_ends_with_the_program_however_that_ends(how: signal.Signals) -> None:
+async def test_the_registry_ends_with_the_program_however_that_ends(how: signal.Signals, tmp_path: Path) -> None:
+    env = os.environ | {"TMPDIR": str(tmp_path)}  # what a killed program leaves behind goes with the test
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PROGRAM], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as program:
         assert program.stdout is not None
         registry = int(await asyncio.to_thread(program.stdout.readline))
