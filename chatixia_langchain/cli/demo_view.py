@@ -31,7 +31,7 @@ class View:
         label = f"{who:>10}"
         if self._colour:
             label = f"\033[{_COLOURS.get(who, '0')}m{label}\033[0m"
-        flat = " ".join(text.split())
+        flat = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))  # models must not steer terminals
         print(f"{time.monotonic() - self._started:6.2f}s {label}  {flat}", file=self._out, flush=True)
 
     def event(self, who: str, event: dict[str, Any]) -> None:

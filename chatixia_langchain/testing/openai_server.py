@@ -64,10 +64,11 @@ class OpenAIServer:
         return self
 
     def close(self) -> None:
-        """Stop serving and free the port."""
-        self._http.shutdown()
+        """Stop serving and free the port. Idempotent."""
+        if self._thread.is_alive():  # `shutdown` waits for a loop that must be running
+            self._http.shutdown()
+            self._thread.join()
         self._http.server_close()
-        self._thread.join()
 
     def __enter__(self) -> OpenAIServer:
         return self.start()
@@ -98,8 +99,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             body = json.loads(self.rfile.read(size))
-        except ValueError:
-            self._json(400, {"error": {"message": "the body is not JSON", "type": "invalid_request_error"}})
+            if not isinstance(body, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError) as exc:
+            why = f"the body is no JSON object: {exc}"
+            self._json(400, {"error": {"message": why, "type": "invalid_request_error"}})
             return
         owner = self.server_rule
         owner.requests.append(body)

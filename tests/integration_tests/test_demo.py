@@ -37,7 +37,8 @@ def sidecar() -> str:
 
 
 def command(*args: str, **env: str) -> tuple[list[str], dict[str, str]]:
-    clean = {k: v for k, v in os.environ.items() if k not in OPENAI and not k.startswith("CHATIXIA_")}
+    ours = (*OPENAI, "SIDECAR_BINARY")  # `./dev test` sets it
+    clean = {k: v for k, v in os.environ.items() if k not in ours and not k.startswith("CHATIXIA_")}
     return [sys.executable, "-m", "chatixia_langchain", "demo", *args], clean | env
 
 
