@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -148,4 +149,5 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR)  # what the demo has to say it says itself, in one place
     asyncio.run(main(sys.argv[1]))
