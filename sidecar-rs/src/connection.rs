@@ -175,7 +175,10 @@ impl Engine {
             .build();
         let certificates = vec![identity.certificate.clone()];
         let configuration = RTCConfigurationBuilder::new().with_certificates(certificates).build();
-        let pc = RTCPeerConnectionBuilder::new().with_configuration(configuration).with_setting_engine(settings).build(now)?;
+        let pc = RTCPeerConnectionBuilder::new()
+            .with_configuration(configuration)
+            .with_setting_engine(settings)
+            .build(now)?;
         Ok(Self {
             pc,
             channel: None,
@@ -255,10 +258,13 @@ impl Engine {
             ..Default::default()
         };
         let candidate = match local {
-            Local::Host(a) => CandidateHostConfig { base_config: base(a), ..Default::default() }.new_candidate_host()?,
+            Local::Host(a) => {
+                CandidateHostConfig { base_config: base(a), ..Default::default() }.new_candidate_host()?
+            }
             Local::Reflexive(a, b) => {
                 let (rel_addr, rel_port) = (b.ip().to_string(), b.port());
-                let config = CandidateServerReflexiveConfig { base_config: base(a), rel_addr, rel_port, ..Default::default() };
+                let config =
+                    CandidateServerReflexiveConfig { base_config: base(a), rel_addr, rel_port, ..Default::default() };
                 config.new_candidate_server_reflexive()?
             }
         };
@@ -310,7 +316,8 @@ impl Engine {
 
     /// Takes a datagram from the wire. Garbage does nothing.
     pub fn handle_datagram(&mut self, now: Instant, local_addr: SocketAddr, peer_addr: SocketAddr, datagram: &[u8]) {
-        let transport = TransportContext { local_addr, peer_addr, ecn: None, transport_protocol: TransportProtocol::UDP };
+        let transport =
+            TransportContext { local_addr, peer_addr, ecn: None, transport_protocol: TransportProtocol::UDP };
         let message = BytesMut::from(datagram);
         if let Err(error) = self.pc.handle_read(TaggedBytesMut { now, transport, message }) {
             tracing::trace!(%error, "datagram ignored");

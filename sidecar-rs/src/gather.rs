@@ -36,7 +36,8 @@ pub(crate) fn local_addresses(config: &IceConfig) -> Vec<IpAddr> {
             Vec::new()
         }
     };
-    let mut ips: Vec<IpAddr> = found.iter().map(|i| i.ip()).filter(|ip| is_usable(*ip, config.allow_loopback)).collect();
+    let mut ips: Vec<IpAddr> =
+        found.iter().map(|i| i.ip()).filter(|ip| is_usable(*ip, config.allow_loopback)).collect();
     ips.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6(), *ip));
     ips.dedup();
     // 127.0.0.1 reaches whatever ::1 does.

@@ -1,4 +1,4 @@
-//! The agent's socket; the only file that touches Unix sockets.
+//! The agent's socket; with `ipc/agent.rs` the only place that touches Unix sockets.
 //!
 //! * one client at a time; a second is told `busy`. The socket outlives its clients
 //! * lines are read in batches; what they send goes on the wire once per batch
@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use bytes::{Bytes, BytesMut};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use self::agent::Agent;
 use crate::error::{Code, Failure};
 use crate::lines::Lines;
 use crate::link::Link;
@@ -28,12 +27,14 @@ use crate::wire::RequestId;
 use crate::wire::ipc::{self, Command, Request, answer};
 use crate::wire::limits::{MAX_LINE_BYTES, PROTOCOL};
 
+mod agent;
+
 /// Bytes asked for in one read: what the kernel keeps for a Unix socket by default, and more than one line.
 const READ_BYTES: usize = 256 << 10;
 /// A read of this size means that the agent is busy sending: let connections take turns.
 const BUSY_READ_BYTES: usize = 16 << 10;
-/// Time for a client that is turned away to take the reason.
-const FAREWELL: Duration = Duration::from_millis(200);
+/// Wait when the system has no descriptors left.
+const BREATH: Duration = Duration::from_millis(200);
 
 /// The bound socket; the file goes with it.
 pub(crate) struct Socket {
@@ -76,12 +77,6 @@ impl Drop for Socket {
     }
 }
 
-impl Sink for OwnedWriteHalf {
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        OwnedWriteHalf::try_write(self, bytes)
-    }
-}
-
 /// Accepts clients until `shutdown`.
 pub(crate) async fn serve(socket: &Socket, mesh: Rc<Mesh>, shutdown: CancellationToken) {
     loop {
@@ -94,7 +89,7 @@ pub(crate) async fn serve(socket: &Socket, mesh: Rc<Mesh>, shutdown: Cancellatio
             Err(error) => {
                 // Out of descriptors, most likely: wait for some to be closed.
                 tracing::warn!(%error, "cannot accept the agent");
-                tokio::time::sleep(FAREWELL).await;
+                tokio::time::sleep(BREATH).await;
             }
         }
     }
@@ -108,39 +103,46 @@ fn admit(stream: UnixStream, mesh: &Rc<Mesh>) {
         Ok(cred) => return tracing::warn!(uid = cred.uid(), "a process of another user was turned away"),
         Err(error) => return tracing::warn!(%error, "a client without credentials was turned away"),
     }
-    let (read, write) = stream.into_split();
-    let write = Rc::new(write);
-    match mesh.outbox.attach(write.clone()) {
-        Some(client) => {
-            tokio::task::spawn_local(Client { mesh: mesh.clone(), client, write }.run(read));
-        }
-        None => {
-            tokio::task::spawn_local(turn_away(write));
-        }
+    let end = match Agent::new(stream) {
+        Ok(end) => Rc::new(end),
+        Err(error) => return tracing::warn!(%error, "the agent's socket cannot be watched"),
+    };
+    match mesh.outbox.attach(end.clone()) {
+        Some(client) => drop(tokio::task::spawn_local(Client { mesh: mesh.clone(), client, end }.run())),
+        None => drop(tokio::task::spawn_local(turn_away(end))),
     }
 }
 
-async fn turn_away(write: Rc<OwnedWriteHalf>) {
+async fn turn_away(end: Rc<Agent>) {
     let mut line = Vec::new();
     let failure = Failure::new(Code::Busy, "another client is attached; the sidecar serves one at a time");
     answer::error(&mut line, None, &failure);
-    if let Ok(mut write) = Rc::try_unwrap(write) {
-        let _ = tokio::time::timeout(FAREWELL, write.write_all(&line)).await;
+    // A fresh socket has room for one line.
+    if let Err(error) = end.try_write(&line) {
+        tracing::debug!(%error, "a second client did not hear why");
     }
+    // What it wrote is read away for a moment: closing over unread bytes would reach it as an error, maybe before the line.
+    let mut unread = BytesMut::with_capacity(4096);
+    let _ = tokio::time::timeout(BREATH, async {
+        while matches!(end.read(&mut unread).await, Ok(1..)) {
+            unread.clear();
+        }
+    })
+    .await;
 }
 
 struct Client {
     mesh: Rc<Mesh>,
     client: ClientId,
-    write: Rc<OwnedWriteHalf>,
+    end: Rc<Agent>,
 }
 
 impl Client {
-    async fn run(self, read: OwnedReadHalf) {
+    async fn run(self) {
         tracing::info!("agent attached");
         self.mesh.wake_links(); // messages may have waited for a reader
         let why = tokio::select! {
-            why = self.read(read) => why,
+            why = self.read() => why,
             () = self.write() => "socket broken",
             () = self.mesh.outbox.broken.notified() => "it does not read",
         };
@@ -155,24 +157,20 @@ impl Client {
             if outbox.is_empty() {
                 outbox.blocked.notified().await;
             }
-            if self.write.writable().await.is_err() {
+            if self.end.writable().await.is_err() {
                 return;
             }
             if outbox.flush() {
                 self.mesh.wake_links();
             }
-            if !outbox.is_empty() {
-                // `flush` met a full socket, so `writable` waits for the agent now.
-                continue;
-            }
         }
     }
 
-    async fn read(&self, mut read: OwnedReadHalf) -> &'static str {
+    async fn read(&self) -> &'static str {
         let mut lines = Lines::new(MAX_LINE_BYTES);
         loop {
             lines.buffer().reserve(READ_BYTES);
-            let got = match read.read_buf(lines.buffer()).await {
+            let got = match self.end.read(lines.buffer()).await {
                 Ok(0) => return "it closed the socket",
                 Ok(got) => got,
                 Err(_) => return "socket broken",

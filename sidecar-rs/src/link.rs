@@ -372,8 +372,12 @@ impl Link {
 
 impl Core {
     fn send(&mut self, asker: Option<Asker>, body: &Bytes, wait: bool) -> Sent {
-        let Some(engine) = &mut self.engine else { return Sent::Refused(Failure::new(Code::PeerUnreachable, "closed")) };
+        let Some(engine) = &mut self.engine else {
+            return Sent::Refused(Failure::new(Code::PeerUnreachable, "closed"));
+        };
         self.used_at = Instant::now();
+        #[cfg(test)]
+        assert!(&body[..] != b"{\"fault\":1}", "the fault that a test asks for");
         let limit = engine.remote().map_or(0, |r| r.max_message_bytes);
         if body.len() > limit {
             let message = format!("message of {} bytes, the peer takes {limit}", body.len());

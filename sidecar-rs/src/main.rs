@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use chatixia_sidecar::config::{Args, Config, LogFormat};
 use chatixia_sidecar::{check, supervisor};
+use clap::Parser;
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;

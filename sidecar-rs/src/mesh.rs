@@ -171,7 +171,8 @@ impl Mesh {
     /// Lists the peers with an open channel.
     pub(crate) fn connected_peers(&self) -> Vec<PeerId> {
         let state = self.state.borrow();
-        let mut ids: Vec<PeerId> = state.peers.iter().filter(|(_, p)| p.open.is_some()).map(|(id, _)| id.clone()).collect();
+        let mut ids: Vec<PeerId> =
+            state.peers.iter().filter(|(_, p)| p.open.is_some()).map(|(id, _)| id.clone()).collect();
         ids.sort();
         ids
     }
@@ -231,7 +232,9 @@ impl Mesh {
         }
         state.signaling = new;
         if self.outbox.is_greeted() {
-            self.outbox.line(|out| event::signaling(out, state.signaling.as_str(), state.me.as_ref(), state.signaling.reason()));
+            self.outbox.line(|out| {
+                event::signaling(out, state.signaling.as_str(), state.me.as_ref(), state.signaling.reason())
+            });
         }
         self.outbox.flush();
     }
@@ -263,7 +266,8 @@ impl Mesh {
 
     fn peer_list(&self, state: &mut State, peers: Vec<Present>, extended: bool) {
         state.extended = extended;
-        let gone: Vec<PeerId> = state.online.keys().filter(|id| !peers.iter().any(|p| p.peer_id == **id)).cloned().collect();
+        let gone: Vec<PeerId> =
+            state.online.keys().filter(|id| !peers.iter().any(|p| p.peer_id == **id)).cloned().collect();
         gone.iter().for_each(|id| self.left(state, id));
         for present in peers {
             let id = present.peer_id.clone();
@@ -476,3 +480,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -328,7 +328,8 @@ impl Negotiation {
         let generation = self.last_generation;
         let answered = role == Role::Answerer;
         let deadline = now + HANDSHAKE_TIMEOUT;
-        let slot = Slot { generation, connection, role, protocol, answered, deadline, silent_since: None, restarted: false };
+        let slot =
+            Slot { generation, connection, role, protocol, answered, deadline, silent_since: None, restarted: false };
         self.pending = Some(slot);
         self.retry_at = None;
         generation
@@ -356,7 +357,8 @@ impl Negotiation {
             }
             return;
         }
-        let known = |slot: &Option<Slot>| connection.is_some() && slot.as_ref().is_some_and(|s| s.connection == connection);
+        let known =
+            |slot: &Option<Slot>| connection.is_some() && slot.as_ref().is_some_and(|s| s.connection == connection);
         if known(&self.open) || known(&self.pending) {
             return; // said twice
         }
@@ -380,7 +382,8 @@ impl Negotiation {
     }
 
     fn take_answer(&mut self, connection: Option<ConnectionId>, sdp: String, protocol: u32, out: &mut Vec<Output>) {
-        let of = |slot: &&mut Slot| slot.role == Role::Offerer && (connection.is_none() || slot.connection == connection);
+        let of =
+            |slot: &&mut Slot| slot.role == Role::Offerer && (connection.is_none() || slot.connection == connection);
         // An answer to a restart comes for the open one.
         let Some(slot) = self.pending.as_mut().filter(of).or(self.open.as_mut().filter(of)) else { return };
         if slot.answered && !slot.restarted {
@@ -415,7 +418,14 @@ impl Negotiation {
         out.push(Output::Up { generation, replaces });
     }
 
-    fn ended(&mut self, now: Instant, generation: Generation, reason: Reason, random: Random<'_>, out: &mut Vec<Output>) {
+    fn ended(
+        &mut self,
+        now: Instant,
+        generation: Generation,
+        reason: Reason,
+        random: Random<'_>,
+        out: &mut Vec<Output>,
+    ) {
         let mut patience = Duration::ZERO;
         if self.pending.as_ref().is_some_and(|s| s.generation == generation) {
             self.pending = None;

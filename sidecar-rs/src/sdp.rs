@@ -6,7 +6,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::wire::limits::{MAX_CANDIDATE_BYTES, MAX_CANDIDATES, MAX_MESSAGE_BYTES, MAX_SDP_BYTES, OLD_PEER_MAX_MESSAGE_BYTES};
+use crate::wire::limits::{
+    MAX_CANDIDATE_BYTES, MAX_CANDIDATES, MAX_MESSAGE_BYTES, MAX_SDP_BYTES, OLD_PEER_MAX_MESSAGE_BYTES,
+};
 
 /// Why a description or candidate was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,7 +150,9 @@ mod tests {
 
     fn sdp(extra: &str) -> String {
         let print = vec!["ab"; 32].join(":");
-        format!("v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=fingerprint:sha-256 {print}\r\na=ice-ufrag:u\r\n{extra}")
+        format!(
+            "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=fingerprint:sha-256 {print}\r\na=ice-ufrag:u\r\n{extra}"
+        )
     }
 
     #[test]
@@ -187,14 +191,19 @@ mod tests {
     #[test]
     fn candidates_that_are_not_ours_to_talk_to_are_left_out() {
         let line = |ip: &str| format!("candidate:1 1 udp 2130706431 {ip} 5000 typ host");
-        for ip in ["127.0.0.1", "::1", "169.254.169.254", "224.0.0.1", "0.0.0.0", "fe80::1", "a.local", "::ffff:127.0.0.1"] {
+        for ip in
+            ["127.0.0.1", "::1", "169.254.169.254", "224.0.0.1", "0.0.0.0", "fe80::1", "a.local", "::ffff:127.0.0.1"]
+        {
             assert_eq!(candidate(&line(ip), false), Ok(None), "{ip}");
         }
         assert!(candidate(&line("127.0.0.1"), true).unwrap().is_some());
         assert!(candidate(&line("192.168.1.4"), false).unwrap().is_some());
         assert_eq!(candidate("candidate:1 1 tcp 1 192.0.2.1 9 typ host", false), Ok(None));
         assert!(candidate(&"x".repeat(600), false).is_err());
-        let with = check(&sdp("a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\na=candidate:2 1 udp 1 192.0.2.1 9 typ host\r\n"), false);
+        let with = check(
+            &sdp("a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\na=candidate:2 1 udp 1 192.0.2.1 9 typ host\r\n"),
+            false,
+        );
         let text = with.unwrap().sdp;
         assert!(!text.contains("127.0.0.1") && text.contains("192.0.2.1"));
     }

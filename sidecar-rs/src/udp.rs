@@ -1,13 +1,15 @@
 //! One bound UDP socket. `quinn-udp` gives segmentation offload: a run of equal-sized packets is one system call.
+//!
+//! Readiness is watched for reading only: asked for both, the kernel would wake us each time a packet of ours was taken.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::task::{Context, Poll};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 /// Wanted kernel buffer each way: more than one SCTP window, or a burst on loopback looks like loss. Less is accepted.
 const KERNEL_BUFFER_BYTES: usize = 2 << 20;
@@ -16,14 +18,20 @@ const MAX_DATAGRAM_BYTES: usize = 2000;
 /// Bytes of one run: what UDP can carry in one call.
 const MAX_RUN_BYTES: usize = 60_000;
 
+/// Runs taken by one system call. One less than asked for means that there is nothing left, which saves the call that says so.
+const RUNS: usize = 4;
+const RUN_BUFFER_BYTES: usize = 1 << 16;
+
 thread_local! {
     // One for all sockets: it is filled and emptied within one call.
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 1 << 16]);
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; RUNS * RUN_BUFFER_BYTES]);
 }
 
 /// A bound socket and the run of packets that waits for its system call.
 pub(crate) struct Port {
-    io: UdpSocket,
+    io: AsyncFd<UdpSocket>,
+    /// There may be datagrams to read.
+    ready: Cell<bool>,
     state: UdpSocketState,
     local: SocketAddr,
     run: Run,
@@ -41,13 +49,16 @@ struct Run {
 impl Port {
     /// Binds a free port of `ip`.
     pub(crate) fn bind(ip: IpAddr) -> io::Result<Self> {
-        let std = std::net::UdpSocket::bind((ip, 0))?;
-        std.set_nonblocking(true)?;
-        let io = UdpSocket::from_std(std)?;
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        let _ = state.set_recv_buffer_size(UdpSockRef::from(&io), KERNEL_BUFFER_BYTES);
-        let _ = state.set_send_buffer_size(UdpSockRef::from(&io), KERNEL_BUFFER_BYTES);
-        Ok(Self { local: io.local_addr()?, io, state, run: Run::default() })
+        let socket = UdpSocket::bind((ip, 0))?;
+        socket.set_nonblocking(true)?;
+        let local = socket.local_addr()?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), KERNEL_BUFFER_BYTES);
+        let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), KERNEL_BUFFER_BYTES);
+        // SAFETY: the socket owns its descriptor, keeps it for life, and always gives the same one.
+        let io =
+            unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(|e| e.into_parts().1)?;
+        Ok(Self { local, io, ready: Cell::new(false), state, run: Run::default() })
     }
 
     /// Gives the bound address.
@@ -57,27 +68,44 @@ impl Port {
 
     /// Waits for datagrams. Errors count as ready: reading finds them.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.io.poll_recv_ready(cx).map(drop)
+        if self.ready.get() {
+            return Poll::Ready(());
+        }
+        self.io.poll_read_ready(cx).map(|guard| {
+            // Before the read, so that what comes after it wakes us again.
+            if let Ok(mut guard) = guard {
+                guard.clear_ready();
+            }
+            self.ready.set(true);
+        })
     }
 
-    /// Makes one system call and hands each datagram to `each`. False when nothing was waiting.
+    /// Makes one system call and hands each datagram to `each`. False when nothing is left.
     pub(crate) fn receive(&self, mut each: impl FnMut(SocketAddr, &[u8])) -> bool {
+        if !self.ready.get() {
+            return false;
+        }
         BUFFER.with_borrow_mut(|buffer| {
-            let mut meta = [RecvMeta::default()];
-            let got = self.io.try_io(Interest::READABLE, || {
-                self.state.recv(UdpSockRef::from(&self.io), &mut [IoSliceMut::new(buffer)], &mut meta)
-            });
-            match got {
-                Ok(_) => {
-                    let all = buffer.get(..meta[0].len).unwrap_or_default();
-                    for datagram in all.chunks(meta[0].stride.max(1)).filter(|d| d.len() <= MAX_DATAGRAM_BYTES) {
-                        each(meta[0].addr, datagram);
-                    }
-                    true
-                }
+            let mut meta = [RecvMeta::default(); RUNS];
+            let mut parts = buffer.chunks_exact_mut(RUN_BUFFER_BYTES);
+            let mut slices: [IoSliceMut<'_>; RUNS] =
+                std::array::from_fn(|_| IoSliceMut::new(parts.next().unwrap_or_default()));
+            let got = match self.state.recv(UdpSockRef::from(self.io.get_ref()), &mut slices, &mut meta) {
+                Ok(got) => got,
                 // Others are echoes of earlier sends, such as a refused port: go on reading.
-                Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+                Err(e) => {
+                    self.ready.set(e.kind() != io::ErrorKind::WouldBlock);
+                    return self.ready.get();
+                }
+            };
+            for (meta, slice) in meta.iter().zip(&slices).take(got) {
+                let all = slice.get(..meta.len).unwrap_or_default();
+                for datagram in all.chunks(meta.stride.max(1)).filter(|d| d.len() <= MAX_DATAGRAM_BYTES) {
+                    each(meta.addr, datagram);
+                }
             }
+            self.ready.set(got == RUNS);
+            self.ready.get()
         })
     }
 
@@ -104,10 +132,7 @@ impl Port {
         let Some(destination) = self.run.to.take() else { return };
         let segment_size = (self.run.packets > 1).then_some(self.run.segment);
         let transmit = Transmit { destination, ecn: None, contents: &self.run.bytes, segment_size, src_ip: None };
-        let sent = self
-            .io
-            .try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), &transmit));
-        if let Err(error) = sent {
+        if let Err(error) = self.state.try_send(UdpSockRef::from(self.io.get_ref()), &transmit) {
             tracing::trace!(%error, "datagrams lost");
         }
         self.run.bytes.clear();

@@ -62,7 +62,10 @@ fn the_lower_id_keeps_its_offer_and_the_higher_answers() {
     let mut high = One::new(false);
     high.on(Input::Dial { now: true });
     let out = high.on(offer(0xff));
-    assert!(matches!(out[..], [Output::Abandon { generation: 1, .. }, Output::Accept { generation: 2, .. }]), "{out:?}");
+    assert!(
+        matches!(out[..], [Output::Abandon { generation: 1, .. }, Output::Accept { generation: 2, .. }]),
+        "{out:?}"
+    );
 }
 
 #[test]
@@ -164,7 +167,11 @@ fn who_closed_or_was_left_or_is_offline_is_not_dialled_again() {
     let mut one = One::open_as_offerer(true);
     assert_eq!(one.on(Input::Left), [], "an open channel outlives the registry's word");
     one.on(Input::Silent(1));
-    assert_eq!(one.after(1), [Output::Down { generation: 1, reason: Reason::Timeout }], "gone for the registry and for us");
+    assert_eq!(
+        one.after(1),
+        [Output::Down { generation: 1, reason: Reason::Timeout }],
+        "gone for the registry and for us"
+    );
     assert_eq!(one.n.deadline(), None);
 }
 
@@ -185,7 +192,8 @@ fn a_handshake_that_takes_too_long_is_given_up_and_a_dead_peer_left_alone_in_the
 
 #[test]
 fn a_restart_offer_is_taken_by_the_answerer_of_that_connection_only() {
-    let restart = |c: u64| Input::Offer { connection: Some(ConnectionId::new(c)), sdp: "r".into(), protocol: 1, restart: true };
+    let restart =
+        |c: u64| Input::Offer { connection: Some(ConnectionId::new(c)), sdp: "r".into(), protocol: 1, restart: true };
     let mut one = One::new(true);
     one.on(offer(5));
     one.on(Input::Opened(1));
@@ -240,7 +248,8 @@ fn settle(delays: &[u8], both_dial: bool) -> (Option<ConnectionId>, Option<Conne
                     // The channel opens for both once the answer is there and the answerer still has the connection.
                     Output::TakeAnswer { generation, .. } => {
                         let name = started[me].iter().find(|(_, g)| *g == generation).map(|(c, _)| *c);
-                        let theirs = ends[1 - me].pending.as_ref().filter(|s| s.connection == name).map(|s| s.generation);
+                        let theirs =
+                            ends[1 - me].pending.as_ref().filter(|s| s.connection == name).map(|s| s.generation);
                         if let Some(theirs) = theirs {
                             outputs.extend(ends[me].handle(now, Input::Opened(generation), &mut random));
                             ends[1 - me].handle(now, Input::Opened(theirs), &mut random);

@@ -20,7 +20,10 @@ async fn past_the_window_sends_are_refused_and_the_rest_arrives() {
     while refused.len() < 3 {
         sent += 1;
         assert!(sent < 2_000, "never refused");
-        a.say(&format!(r#"{{"type":"send","id":{sent},"payload":{{"target_peer":"two","message":{{"n":{sent},"pad":"{pad}"}}}}}}"#)).await;
+        a.say(&format!(
+            r#"{{"type":"send","id":{sent},"payload":{{"target_peer":"two","message":{{"n":{sent},"pad":"{pad}"}}}}}}"#
+        ))
+        .await;
         // Only what is answered is waited for: a status has an answer of its own, so it tells how far the sidecar is.
         a.say(r#"{"type":"list_peers","id":"mark"}"#).await;
         loop {
@@ -30,7 +33,10 @@ async fn past_the_window_sends_are_refused_and_the_rest_arrives() {
                 Some("ok") => oks += 1,
                 Some("error") => {
                     assert_eq!(value["payload"]["code"], "window_exceeded", "{line}");
-                    assert_eq!((value["payload"]["retryable"].as_bool(), value["payload"]["executed"].as_str()), (Some(true), Some("no")));
+                    assert_eq!(
+                        (value["payload"]["retryable"].as_bool(), value["payload"]["executed"].as_str()),
+                        (Some(true), Some("no"))
+                    );
                     refused.push(value["id"].as_u64().expect("an id"));
                 }
                 _ => {}

@@ -14,7 +14,8 @@ async fn each_is_answered_by_an_error_and_the_next_line_works() {
     let one = Sidecar::start(&registry, "one");
     let mut a = Agent::attach(&one).await;
     let before = one.rss_kib();
-    let deep = format!(r#"{{"type":"broadcast","payload":{{"message":{{"a":{}{}}}}}}}"#, "[".repeat(5000), "]".repeat(5000));
+    let deep =
+        format!(r#"{{"type":"broadcast","payload":{{"message":{{"a":{}{}}}}}}}"#, "[".repeat(5000), "]".repeat(5000));
     let long = format!(r#"{{"type":"broadcast","payload":{{"message":{{"a":"{}"}}}}}}"#, "x".repeat(1 << 20));
     let cases: [(&[u8], &str); 10] = [
         (long.as_bytes(), "line_too_long"),

@@ -24,10 +24,12 @@ async fn the_end_of_stdin_ends_it_only_where_asked() {
 
 #[tokio::test]
 async fn missing_settings_end_it_with_two_and_a_sentence() {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_chatixia-sidecar")).env_clear().output().expect("it runs");
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_chatixia-sidecar")).env_clear().output().expect("it runs");
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("SIGNALING_URL"), "{text}");
-    let version = std::process::Command::new(env!("CARGO_BIN_EXE_chatixia-sidecar")).arg("--version").output().expect("it runs");
+    let version =
+        std::process::Command::new(env!("CARGO_BIN_EXE_chatixia-sidecar")).arg("--version").output().expect("it runs");
     assert_eq!(String::from_utf8_lossy(&version.stdout), "chatixia-sidecar 0.1.0 (protocol 1)\n");
 }

@@ -100,7 +100,8 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>, manner: Manner) 
         Some(line.split_once(':')?.1.trim().to_owned())
     };
     if head.starts_with("GET /ws") {
-        let Some(name) = header("authorization:").and_then(|v| Some(v.strip_prefix("Bearer token-")?.to_owned())) else {
+        let Some(name) = header("authorization:").and_then(|v| Some(v.strip_prefix("Bearer token-")?.to_owned()))
+        else {
             return refuse(stream, 401, "{}").await;
         };
         return relay(stream, name, state, manner).await;
@@ -108,7 +109,12 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>, manner: Manner) 
     let _ = stream.read(&mut vec![0; 4096]).await;
     match header("x-api-key:").and_then(|k| Some(k.strip_prefix("key-")?.to_owned())) {
         Some(name) if head.starts_with("POST /api/token") => {
-            refuse(stream, 200, &json!({"token": format!("token-{name}"), "peer_id": name, "role": "agent"}).to_string()).await;
+            refuse(
+                stream,
+                200,
+                &json!({"token": format!("token-{name}"), "peer_id": name, "role": "agent"}).to_string(),
+            )
+            .await;
         }
         _ => refuse(stream, 404, "{}").await,
     }
@@ -151,7 +157,9 @@ async fn relay(stream: TcpStream, name: String, state: Arc<Mutex<State>>, manner
             tell(&state, manner, "peer_joined", &name);
             state.online.insert(name.clone(), (mine, tx.clone()));
         } else if let Some(target) = frame["target_id"].as_str().map(str::to_owned) {
-            if manner.old && let Some(payload) = frame["payload"].as_object_mut() {
+            if manner.old
+                && let Some(payload) = frame["payload"].as_object_mut()
+            {
                 payload.remove("protocol");
                 payload.remove("connection");
             }

@@ -29,7 +29,8 @@ async fn open_channels_carry_on() {
     assert_eq!(b.next("signaling").await["state"], "connected");
     let three = Sidecar::start(&registry, "three");
     let mut c = Agent::hello(&three).await;
-    let mut open = [c.next("peer_connected").await["peer_id"].clone(), c.next("peer_connected").await["peer_id"].clone()];
+    let mut open =
+        [c.next("peer_connected").await["peer_id"].clone(), c.next("peer_connected").await["peer_id"].clone()];
     open.sort_by_key(std::string::ToString::to_string);
     assert_eq!(open, ["one", "two"]);
     a.say(r#"{"type":"status","id":2}"#).await;

@@ -16,8 +16,12 @@ async fn the_three_events_and_the_list_are_exact() {
     assert_eq!(a.line().await, r#"{"type":"peer_connected","payload":{"peer_id":"two"}}"#);
     assert_eq!(b.line().await, r#"{"type":"peer_connected","payload":{"peer_id":"one"}}"#);
 
-    a.say(r#"{"type":"send","payload":{"target_peer":"two","message":{"type":"ping","text":"h\u00e4, ä","n":[1, 2]}}}"#).await;
-    let carried = r#"{"type":"message","payload":{"from_peer":"one","message":{"type":"ping","text":"h\u00e4, ä","n":[1, 2]}}}"#;
+    a.say(
+        r#"{"type":"send","payload":{"target_peer":"two","message":{"type":"ping","text":"h\u00e4, ä","n":[1, 2]}}}"#,
+    )
+    .await;
+    let carried =
+        r#"{"type":"message","payload":{"from_peer":"one","message":{"type":"ping","text":"h\u00e4, ä","n":[1, 2]}}}"#;
     assert_eq!(b.line().await, carried, "the body is carried as it came, spaces and escapes included");
 
     b.say(r#"{"type":"broadcast","payload":{"message":{"to":"all"}}}"#).await;

@@ -30,7 +30,8 @@ async fn the_picture_is_true() {
     assert!(peer["fingerprint"].as_str().expect("one").starts_with("sha-256 "));
     assert_eq!(peer["connection"].as_str().expect("one").len(), 16);
     for _ in 0..100 {
-        if registry.seen("topology").iter().any(|f| f["peer_id"] == "two" && f["payload"]["links"][0]["peer"] == "one") {
+        if registry.seen("topology").iter().any(|f| f["peer_id"] == "two" && f["payload"]["links"][0]["peer"] == "one")
+        {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

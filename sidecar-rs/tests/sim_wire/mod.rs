@@ -51,7 +51,9 @@ impl End {
                     _ => {}
                 }
             }
-            while self.reading && let Some(message) = self.engine.poll_message() {
+            while self.reading
+                && let Some(message) = self.engine.poll_message()
+            {
                 self.received.push(message.to_vec());
             }
             match self.engine.deadline() {
@@ -62,12 +64,16 @@ impl End {
     }
 }
 
+/// Whether A sent it, from, to, and what.
+type Datagram = (bool, SocketAddr, SocketAddr, Vec<u8>);
+
 pub(crate) struct Sim {
     pub(crate) now: Instant,
     pub(crate) wire: Wire,
     pub(crate) a: End,
     pub(crate) b: End,
-    queue: BTreeMap<(Instant, u64), (bool, SocketAddr, SocketAddr, Vec<u8>)>,
+    /// By arrival time, and in the order of sending.
+    queue: BTreeMap<(Instant, u64), Datagram>,
     serial: u64,
     random: u64,
 }
@@ -116,7 +122,13 @@ impl Sim {
             }
         }
         let (a, b) = (&self.a, &self.b);
-        panic!("not done after {limit:?}: open {} {}, received {} {}", a.open, b.open, a.received.len(), b.received.len());
+        panic!(
+            "not done after {limit:?}: open {} {}, received {} {}",
+            a.open,
+            b.open,
+            a.received.len(),
+            b.received.len()
+        );
     }
 
     fn chance(&mut self, per_mille: u32) -> bool {
