@@ -1,4 +1,4 @@
-//! The only file that names the WebRTC crate: one connection to one peer, without sockets and without a clock of its own.
+//! With `connection/identity.rs` the only place that names the WebRTC crate: one connection to one peer, without sockets and without a clock of its own.
 //!
 //! Datagrams go in by [`Engine::handle_datagram`] and come out of [`Engine::poll_datagram`]; time is an argument. Order of a
 //! turn: datagrams in, [`Engine::poll_event`] until empty, [`Engine::poll_message`] while there is room for messages, sends,
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use rtc::crypto;
 use rtc::data_channel::RTCDataChannelId;
-use rtc::peer_connection::certificate::RTCCertificate;
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::setting_engine::{SctpMaxMessageSize, SettingEngineBuilder};
 use rtc::peer_connection::event::{RTCDataChannelEvent, RTCPeerConnectionEvent};
@@ -32,6 +31,9 @@ use crate::sdp::{self, Remote, SdpError};
 use crate::wire::ipc::answer::Path;
 use crate::wire::limits::{MAX_CANDIDATES, MAX_MESSAGE_BYTES};
 
+mod identity;
+pub use identity::Identity;
+
 /// Label of the one channel; also what old sidecars use.
 const LABEL: &str = "mesh";
 /// Silence after which ICE calls the path disconnected; pings go out every [`ICE_KEEPALIVE`].
@@ -47,43 +49,6 @@ const SCTP_RECEIVE_BUFFER: u32 = 4 << 20;
 
 /// Datagrams that start lower are STUN (RFC 7983).
 const FIRST_DTLS_BYTE: u8 = 20;
-
-/// Our key and certificate, one for all connections: a peer is its key.
-#[derive(Clone)]
-pub struct Identity {
-    certificate: RTCCertificate,
-    fingerprint: String,
-}
-
-impl Identity {
-    /// Makes a fresh one.
-    pub fn generate() -> Result<Self, EngineError> {
-        let provider = crypto::default_provider()?;
-        let params = rtc::peer_connection::certificate::CertificateParams::new(vec!["chatixia-sidecar".to_owned()])
-            .map_err(|e| EngineError::Identity(e.to_string()))?;
-        let scheme = crypto::SignatureScheme::EcdsaP256Sha256;
-        Self::from_certificate(RTCCertificate::generate(provider.crypto(), scheme, params)?)
-    }
-
-    /// Reads one from PEM text with a private key and its certificate.
-    pub fn from_pem(pem: &str) -> Result<Self, EngineError> {
-        let provider = crypto::default_provider()?;
-        Self::from_certificate(RTCCertificate::from_pem(pem, provider.crypto())?)
-    }
-
-    fn from_certificate(certificate: RTCCertificate) -> Result<Self, EngineError> {
-        let provider = crypto::default_provider()?;
-        let prints = certificate.get_fingerprints(provider.crypto())?;
-        let print = prints.first().ok_or_else(|| EngineError::Identity("no certificate".into()))?;
-        let fingerprint = format!("{} {}", print.algorithm, print.value.to_ascii_uppercase());
-        Ok(Self { certificate, fingerprint })
-    }
-
-    /// Gives `sha-256 AB:CD:..`.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-}
 
 /// Why the engine refused. Nothing of this ends the connection by itself.
 #[derive(Debug, thiserror::Error)]

@@ -33,6 +33,8 @@ mod agent;
 const READ_BYTES: usize = 256 << 10;
 /// A read of this size means that the agent is busy sending: let connections take turns.
 const BUSY_READ_BYTES: usize = 16 << 10;
+/// Time for a new client to say hello before it gets messages.
+const HELLO_PATIENCE: Duration = Duration::from_millis(100);
 /// Wait when the system has no descriptors left.
 const BREATH: Duration = Duration::from_millis(200);
 
@@ -140,14 +142,27 @@ struct Client {
 impl Client {
     async fn run(self) {
         tracing::info!("agent attached");
-        self.mesh.wake_links(); // messages may have waited for a reader
         let why = tokio::select! {
             why = self.read() => why,
             () = self.write() => "socket broken",
+            () = self.wait_for_hello() => "never",
             () = self.mesh.outbox.broken.notified() => "it does not read",
         };
         self.mesh.outbox.detach();
         tracing::info!(why, "agent detached");
+    }
+
+    /// Messages may have waited for a client, and the answer to its hello comes before them. Clients without one only listen.
+    async fn wait_for_hello(&self) {
+        tokio::time::sleep(HELLO_PATIENCE).await;
+        self.listen();
+        std::future::pending().await
+    }
+
+    fn listen(&self) {
+        if self.mesh.outbox.listen() {
+            self.mesh.wake_links();
+        }
     }
 
     /// Writes what the socket did not take at once.
@@ -196,6 +211,7 @@ impl Client {
                 }
             }
             self.settle();
+            self.listen();
             if got >= BUSY_READ_BYTES {
                 tokio::task::yield_now().await;
             }

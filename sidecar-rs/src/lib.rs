@@ -6,7 +6,7 @@
 //! * [`supervisor`]: builds the parts and takes them down in order
 //! * `mesh`: the manager of peers and channels; `link`: one connection, its sockets and its task
 //! * [`negotiation`]: who offers, who answers, what to do about silence (pure)
-//! * [`connection`]: the only file that names the WebRTC crate (no sockets, no clock); [`sdp`]: what we take from a peer's text
+//! * [`connection`]: the only place that names the WebRTC crate (no sockets, no clock); [`sdp`]: what we take from a peer's text
 //! * `udp`, `gather`: sockets with offload; addresses and STUN
 //! * [`signaling`]: the only WebSocket; `ipc`: the only Unix socket; `outbox`: what waits for the agent
 //! * [`wire`], [`lines`], [`error`], [`backoff`]: the contract as types, and small pure things

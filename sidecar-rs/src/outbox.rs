@@ -42,6 +42,8 @@ pub(crate) struct Outbox {
     buffer: RefCell<Buffer>,
     client: Cell<ClientId>,
     greeted: Cell<bool>,
+    /// Messages may be added: the client had its chance to say hello first.
+    listening: Cell<bool>,
     /// Woken when bytes wait for the socket to take them.
     pub(crate) blocked: Notify,
     /// Woken when the client must go.
@@ -70,6 +72,7 @@ impl Outbox {
         }
         *buffer = Buffer { sink: Some(sink), ..Buffer::default() };
         self.greeted.set(false);
+        self.listening.set(false);
         self.client.set(self.client.get() + 1);
         Some(self.client.get())
     }
@@ -82,7 +85,12 @@ impl Outbox {
     /// Says whether messages of peers may be added. Without a client they wait in the peers' associations.
     pub(crate) fn has_room(&self) -> bool {
         let buffer = self.buffer.borrow();
-        buffer.sink.is_some() && buffer.waiting() < ROOM_BYTES
+        self.listening.get() && buffer.sink.is_some() && buffer.waiting() < ROOM_BYTES
+    }
+
+    /// Lets messages through from now on. False when they were already.
+    pub(crate) fn listen(&self) -> bool {
+        !self.listening.replace(true)
     }
 
     /// Says whether the client reads as fast as it asks; if not, its commands have to wait.
@@ -209,6 +217,8 @@ mod tests {
         assert!(!outbox.has_room(), "nobody is there");
         let first = outbox.attach(sink.clone()).unwrap();
         assert!(outbox.attach(sink.clone()).is_none(), "one at a time");
+        assert!(!outbox.has_room(), "it may want to say hello");
+        assert!(outbox.listen() && !outbox.listen());
         let mut added = 0;
         while outbox.has_room() {
             outbox.message(&peer, format!("{{\"n\":{added}}}").as_bytes());

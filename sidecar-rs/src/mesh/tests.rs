@@ -53,6 +53,7 @@ fn end(name: &str) -> End {
     let lines = Rc::new(Lines::default());
     mesh.outbox.attach(lines.clone()).expect("the first");
     mesh.outbox.greet();
+    mesh.outbox.listen();
     mesh.signaling_state(SignalingState::Connected { peer_id: name.parse().expect("an id") });
     End { mesh, lines, outgoing: Some(rx) }
 }
