@@ -197,6 +197,12 @@ impl Link {
         self.wake.notify_one();
     }
 
+    /// Ends this connection after the peer acknowledged what it was sent; what it still sends is not wanted.
+    pub(crate) fn leave(&self) {
+        self.guarded(|core| core.leaving = true);
+        self.retire();
+    }
+
     /// Tells the peer, refuses what waits, lets the sockets go. The task ends by itself.
     pub(crate) fn close(&self) {
         self.guarded(|core| {

@@ -218,6 +218,17 @@ impl Mesh {
         }
     }
 
+    /// Says whether every connection is closed, and what it was given has been taken.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.borrow().peers.values().all(|p| p.links.is_empty())
+    }
+
+    /// Closes what is not closed yet, now.
+    pub(crate) fn abort(&self) {
+        let links: Vec<Rc<Link>> = self.state.borrow_mut().peers.values_mut().flat_map(|p| p.links.drain(..)).collect();
+        links.iter().for_each(|link| link.close());
+    }
+
     /// Runs all links again, because the agent has room (or is there at all).
     pub(crate) fn wake_links(&self) {
         self.state.borrow().peers.values().flat_map(|p| &p.links).for_each(|link| link.wake());

@@ -1,7 +1,7 @@
 //! Wires the parts together, and takes them down in order.
 //!
 //! 1. stop accepting agents
-//! 2. tell the peers: every channel is closed, after what SCTP still holds
+//! 2. close every channel, after the peer acknowledged what it was sent, and tell it
 //! 3. let the agent read what is written already, for a moment
 //! 4. leave the registry
 //! 5. the socket file goes
@@ -25,6 +25,8 @@ use crate::signaling::{self, Settings, SignalingEvent};
 const OUTGOING: usize = 1024;
 /// Events of the registry that may wait. Full: its WebSocket is not read, and the registry waits.
 const EVENTS: usize = 256;
+/// Time for the peers to acknowledge what they were sent.
+const GOODBYE: Duration = Duration::from_millis(600);
 /// Time for the agent to read the last lines.
 const DRAIN: Duration = Duration::from_millis(300);
 /// Time for the registry to see us leave.
@@ -75,6 +77,13 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     accepting.cancel();
     mesh.close();
     clock.abort();
+    let closed = async {
+        while !mesh.is_closed() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let _ = tokio::time::timeout(GOODBYE, closed).await;
+    mesh.abort();
     let drained = async {
         while !mesh.outbox.flush() && !mesh.outbox.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -79,6 +79,8 @@ pub(super) struct Core {
     /// The peer closed: hand out the rest, then end.
     closed_by_peer: Option<Instant>,
     pub(super) retiring: Option<Instant>,
+    /// Nobody wants what the peer still sends: we are the ones who leave.
+    pub(super) leaving: bool,
     outstanding: usize,
     progress_at: Instant,
     heard_at: Instant,
@@ -113,6 +115,7 @@ impl Core {
             reading: false,
             closed_by_peer: None,
             retiring: None,
+            leaving: false,
             outstanding: 0,
             progress_at: now,
             heard_at: now,
@@ -222,6 +225,10 @@ impl Core {
     /// Hands messages to the agent. True when there are none left.
     fn read(&mut self, now: Instant, peer: &PeerId, outbox: &Outbox, again: &mut bool) -> bool {
         let Some(engine) = &mut self.engine else { return true };
+        if self.leaving {
+            while engine.poll_message().is_some() {}
+            return true;
+        }
         if !self.reading {
             return false;
         }

@@ -188,7 +188,11 @@ impl Mesh {
             peer.open = None;
         }
         self.say_disconnected(state, id, generation, reason);
-        state.drop_link(id, generation);
+        match (reason, state.link(id, generation)) {
+            // Our own wish, so there is time: closing at once would lose what is on its way.
+            (Reason::Local | Reason::Idle, Some(link)) => link.leave(),
+            _ => state.drop_link(id, generation),
+        }
         state.topology_due.get_or_insert(Instant::now() + TOPOLOGY_PAUSE);
     }
 
@@ -199,9 +203,13 @@ impl Mesh {
         self.outbox.line(|out| event::peer_disconnected(out, id, end));
     }
 
-    /// A replaced connection has handed out everything: say so, then announce its successor.
+    /// A connection has handed out everything. If it was replaced: say so, then announce its successor.
     pub(super) fn retired(&self, state: &mut State, id: &PeerId, generation: Generation) {
-        let Some(peer) = state.peers.get_mut(id).filter(|p| p.retiring == Some(generation)) else { return };
+        let Some(peer) = state.peers.get_mut(id) else { return };
+        if peer.retiring != Some(generation) {
+            state.drop_link(id, generation);
+            return self.apply(state, id, Vec::new()); // forgets the peer, if this was all
+        }
         peer.retiring = None;
         self.finish_retired(state, id, generation);
         if let Some(link) = state.peers.get(id).and_then(|p| p.open.clone()).filter(|l| !l.announced.get()) {
