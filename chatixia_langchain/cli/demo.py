@@ -64,8 +64,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _within(args: argparse.Namespace, view: View) -> dict[str, Any]:
-    async with asyncio.timeout(args.timeout):
-        return await _demo(args, view)
+    try:
+        async with asyncio.timeout(args.timeout):
+            return await _demo(args, view)
+    except DemoFailed:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # Ctrl-C reached the members first: it is not they who failed
+            raise asyncio.CancelledError from None
+        raise
 
 
 async def _demo(args: argparse.Namespace, view: View) -> dict[str, Any]:

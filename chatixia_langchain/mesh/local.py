@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class LocalMesh:
     """Registry and members of one machine; all ends with the `async with` block. `settings` are for every member."""
 
-    def __init__(self, *, transport: str = "auto", **settings: Any) -> None:
+    def __init__(self, *, transport: str | None = None, **settings: Any) -> None:
         self._transport, self._settings = transport, settings
         self._hub = MemoryHub() if transport == "memory" else None
         self._registry: LocalRegistry | None = None

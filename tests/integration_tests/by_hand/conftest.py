@@ -48,7 +48,7 @@ class Typist:
         self._proc.stdin.write(data + b"\n")
         self._proc.stdin.flush()
 
-    def read(self, timeout_s: float = 10.0) -> str:
+    def read(self, timeout_s: float = 30.0) -> str:
         """The next line, without its end."""
         assert self._proc.stdout is not None
         until = time.monotonic() + timeout_s
@@ -110,7 +110,7 @@ class Machine:
         log = (self.folder / f"{name}.log").open("wb")
         self.procs[name] = subprocess.Popen([sidecar_binary()], env=env, stderr=log)
         log.close()
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while not socket.exists():
             assert time.monotonic() < until, (self.folder / f"{name}.log").read_text()
             time.sleep(0.01)
@@ -147,7 +147,7 @@ def machine() -> Iterator[Machine]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def until(what: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait for `what` to become true, or fail."""
     end = time.monotonic() + timeout_s
     while not what():

@@ -39,7 +39,7 @@ def running(*argv: object, **env: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(15)
+            process.wait(60)
             watchdog.cancel()
 
 
