@@ -99,6 +99,7 @@ STEP_LIMIT = "I stopped here: the limit of steps for this turn is reached."
 LENGTH_LIMIT = "[The answer was cut off: the model's output limit is reached.]"
 NOT_RUN_LENGTH = "Not run: the model's output was cut off in the middle of its tool calls."
 NOT_RUN_STEPS = "Not run: the limit of steps for this turn is reached."
+INTERRUPTED_CALL = "Interrupted before it had a result: whether it had an effect is unknown."
 
 
 def no_such_tool(name: str, known: Iterable[str]) -> str:
