@@ -6,12 +6,13 @@
 - each tool call has a result before the next step and before the loop ends, cancelled turns excepted: those are not
   stored
 - a thread's turns run one after another; the history is stored when a turn is whole
+- in a turn that a peer started, tools that the policy keeps back are not offered, and a call of one is an error result
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,9 +21,10 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 
 from . import text
+from .guard import allowed
 from .models import port_of
 from .store import ConversationStore, MemoryStore
-from .tool_calls import assemble, failed, run_all
+from .tool_calls import assemble, ended, failed, run_all
 
 TOOL_TIMEOUT_S = 120.0  # a tool that says nothing for this long will not say anything
 
@@ -55,6 +57,11 @@ class ChatLoop:
         self._store: ConversationStore = store if store is not None else MemoryStore()
         self._max_steps, self._tool_timeout_s = max_steps, tool_timeout_s
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def tools_by_name(self) -> Mapping[str, BaseTool]:
+        """The tools of this agent."""
+        return self._tools
 
     async def ainvoke(
         self, messages: str | Sequence[BaseMessage], *, thread_id: str = "", config: RunnableConfig | None = None
@@ -89,13 +96,14 @@ class ChatLoop:
     ) -> AsyncIterator[BaseMessage]:
         for step in range(1, self._max_steps + 1):
             chunks: list[BaseMessage] = []
-            async for chunk in self._port.step([*before, *new], list(self._tools.values()), config):
+            async for chunk in self._port.step([*before, *new], allowed(self._tools.values()), config):
                 chunks.append(chunk)
                 if isinstance(chunk, AIMessageChunk):
                     yield chunk
             answer, asked = assemble(chunks)
-            if not asked and answer.response_metadata.get("finish_reason") == "length":
-                answer = answer.model_copy(update={"content": f"{answer.text}\n{text.LENGTH_LIMIT}"})
+            note = text.unfinished(ended(answer)) if not asked else ""
+            if note:
+                answer = answer.model_copy(update={"content": f"{answer.text}\n{note}".lstrip()})
             new.append(answer)
             yield answer
             if not asked:

@@ -11,6 +11,7 @@ that takes tools of an MCP server it does not trust must not take that server's 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -85,11 +86,15 @@ _guard: ContextVar[ToolGuard | None] = ContextVar("chatixia_tool_guard", default
 register_configure_hook(_guard, inheritable=True)
 
 
-def enter(names: Collection[str] | None) -> ToolGuard:
-    """Guard all that runs in this context from now on; returns the guard, for the callbacks of the turn's config."""
+@contextmanager
+def guarded(names: Collection[str] | None) -> Iterator[ToolGuard]:
+    """Guard all that starts in this context; gives the guard, for the callbacks of the turn's config."""
     guard = ToolGuard(names)
-    _guard.set(guard)
-    return guard
+    before = _guard.set(guard)
+    try:
+        yield guard
+    finally:
+        _guard.reset(before)
 
 
 def tools_of(agent: Any) -> dict[str, Mapping[str, Any] | None]:

@@ -20,10 +20,19 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import ValidationError
 
+from ..errors import MeshError
+from ..mesh.context import current_tool_call
 from . import text
-from .context import current_tool_call
+from .guard import allowed, refusal
 
 logger = logging.getLogger(__name__)
+
+CUT: dict[str, text.Ending] = {  # what providers call it
+    "length": "length",
+    "max_tokens": "length",
+    "content_filter": "filter",
+    "safety": "filter",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +59,23 @@ def assemble(chunks: Sequence[BaseMessage]) -> tuple[AIMessage, list[Asked]]:
             return AIMessage(""), []
         merged = add_ai_message_chunks(pieces[0], *pieces[1:])
         asked = [_asked(c["name"], c["args"], c["id"]) for c in merged.tool_call_chunks]
+        declined = merged.additional_kwargs.get("refusal")  # openai's word for an answer that is a no
         whole = AIMessage(
-            merged.content,
+            merged.content or (declined if isinstance(declined, str) else ""),
             usage_metadata=merged.usage_metadata,
             response_metadata=merged.response_metadata,
             id=merged.id,
         )
-    if whole.response_metadata.get("finish_reason") == "length" and asked:
-        asked = [Asked(a.call, text.NOT_RUN_LENGTH) for a in asked]
+    if ended(whole) and asked:
+        asked = [Asked(a.call, text.NOT_RUN_CUT) for a in asked]
     clean = whole.model_copy(update={"tool_calls": [a.call for a in asked], "invalid_tool_calls": []})
     return clean, asked
+
+
+def ended(answer: AIMessage) -> text.Ending:
+    """How the model's output was cut off: by its length limit ("length"), by a filter ("filter"), or not ("")."""
+    said = answer.response_metadata
+    return CUT.get(str(said.get("finish_reason") or said.get("stop_reason")).lower(), "")
 
 
 def _named(call: ToolCall) -> Asked:
@@ -103,7 +119,10 @@ async def _run(asked: Asked, tools: Mapping[str, BaseTool], config: RunnableConf
         return failed(call, asked.fault)
     tool = tools.get(call["name"])
     if tool is None:
-        return failed(call, text.no_such_tool(call["name"], tools))
+        return failed(call, text.no_such_tool(call["name"], [t.name for t in allowed(tools.values())]))
+    refused = refusal(tool.name, tool.metadata)
+    if refused is not None:
+        return failed(call, text.tool_refused(refused))
     current_tool_call.set(call["id"])  # this task's own context: gather gave each call a copy
     try:
         async with asyncio.timeout(timeout_s):
@@ -112,6 +131,8 @@ async def _run(asked: Asked, tools: Mapping[str, BaseTool], config: RunnableConf
         return failed(call, text.tool_failed(f"no result within {timeout_s:g} s"))
     except ValidationError as exc:
         return failed(call, text.wrong_arguments((".".join(map(str, e["loc"])), e["msg"]) for e in exc.errors()))
+    except MeshError as exc:  # a tool inside this one was refused, say
+        return failed(call, text.error(exc))
     except Exception as exc:  # one broken tool must not leave the other calls without results
         logger.exception("tool failed name=%s id=%s", call["name"], call["id"])
         return failed(call, text.tool_failed(type(exc).__name__))

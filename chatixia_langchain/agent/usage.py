@@ -8,6 +8,7 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import LLMResult
 
 from ..errors import MeshError
@@ -28,12 +29,9 @@ def used_up(turn: Turn) -> MeshError | None:
     return None
 
 
-def count(turn: Turn, message: AIMessage, model: str = "") -> None:
+def count(turn: Turn, usage: UsageMetadata, model: str) -> None:
     """Add what one answer of a model used."""
-    usage = message.usage_metadata
-    if usage is not None:
-        name = message.response_metadata.get("model_name") or model or UNKNOWN_MODEL
-        turn.spent.add_model(str(name), usage["input_tokens"], usage["output_tokens"])
+    turn.spent.add_model(model or UNKNOWN_MODEL, usage["input_tokens"], usage["output_tokens"])
 
 
 class UsageCounter(BaseCallbackHandler):
@@ -74,8 +72,9 @@ class UsageCounter(BaseCallbackHandler):
                 return
             for generations in response.generations:
                 message = getattr(generations[0], "message", None) if generations else None
-                if isinstance(message, AIMessage):
-                    count(self._turn, message, model)
+                if isinstance(message, AIMessage) and message.usage_metadata is not None:
+                    named = message.response_metadata.get("model_name")
+                    count(self._turn, message.usage_metadata, named if isinstance(named, str) else model)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         """Forget a call that failed."""

@@ -98,8 +98,10 @@ def _fragments(message: AIMessage) -> Iterator[ChatGenerationChunk]:
         for at in range(0, len(text), 16):
             part = tool_call_chunk(args=text[at : at + 16], index=index)
             yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[part]))
-    if not message.text and not message.tool_calls:
-        yield ChatGenerationChunk(message=AIMessageChunk(content=""))
+    # The last piece says what the call used, as providers do: the sum of the pieces is the whole message.
+    end = AIMessageChunk(content="", usage_metadata=message.usage_metadata, response_metadata=message.response_metadata)
+    if message.usage_metadata or message.response_metadata or (not message.text and not message.tool_calls):
+        yield ChatGenerationChunk(message=end)
 
 
 def ask_then_answer(tool: str, args: Callable[[str], dict[str, Any]], answer: Callable[[str], str]) -> Rule:

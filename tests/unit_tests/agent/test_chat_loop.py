@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool, tool
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, BadRequestError
 
+from chatixia_langchain import InboundPolicy, Incoming, MeshError
 from chatixia_langchain.agent.chat_loop import ChatLoop
 from chatixia_langchain.agent.store import MemoryStore
+from chatixia_langchain.agent.supervisor import Supervisor
 from chatixia_langchain.testing import OpenAIServer, ScriptedChat, ask_then_answer
 
 
@@ -209,6 +211,56 @@ async def test_openai_length_of_text_is_said(server: OpenAIServer, client: Async
 async def test_openai_refusal_is_the_answer(server: OpenAIServer, client: AsyncOpenAI) -> None:
     server.rule = lambda body: {"role": "assistant", "content": None, "refusal": "I will not."}
     assert (await openai_loop(client).ainvoke("x")).text == "I will not."
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "length"])
+async def test_openai_answer_that_was_cut_off_says_so_and_runs_nothing(
+    reason: str, server: OpenAIServer, client: AsyncOpenAI
+) -> None:
+    server.finish_next.append(reason)
+    assert "cut off" in (await openai_loop(client).ainvoke("x")).text
+    server.rule = openai_rule('{"n": 2}')
+    server.finish_next.append(reason)
+    whole = await run(openai_loop(client))
+    assert "cut off" in whole[1].text
+    assert_nothing_dangles(whole)
+
+
+async def test_openai_usage_of_each_step(server: OpenAIServer, client: AsyncOpenAI) -> None:
+    """Each message has what its own model call used, the turn the sum; nothing is counted twice."""
+    server.rule = openai_rule('{"n": 21}')
+    with Supervisor(InboundPolicy(tools=["double"])).turn(Incoming("p", "go", "c", "m", True)) as (turn, callbacks):
+        answer = await openai_loop(client).ainvoke("go", config={"callbacks": callbacks})
+    assert answer.usage_metadata == {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    assert turn.spent.to_json()["models"] == {"local": {"input_tokens": 6, "output_tokens": 4, "total_tokens": 10}}
+    assert [r["stream_options"] for r in server.requests] == [{"include_usage": True}] * 2
+
+
+async def test_openai_server_that_refuses_usage_is_asked_without(server: OpenAIServer, client: AsyncOpenAI) -> None:
+    server.fail_next.append(400)
+    loop = openai_loop(client, ())
+    assert (await loop.ainvoke("x")).usage_metadata is None
+    assert (await loop.ainvoke("y")).text == "echo: y"
+    assert ["stream_options" in r for r in server.requests] == [True, False, False]
+
+
+async def test_openai_request_that_is_wrong_anyway_fails(server: OpenAIServer, client: AsyncOpenAI) -> None:
+    """Both tries are refused: the error is raised, and the next turn asks for usage again."""
+    server.fail_next.extend([400, 400])
+    loop = openai_loop(client, ())
+    with pytest.raises(BadRequestError):
+        await loop.ainvoke("x")
+    assert (await loop.ainvoke("y")).usage_metadata is not None
+
+
+async def test_openai_turn_ends_when_its_tokens_are_used_up(server: OpenAIServer, client: AsyncOpenAI) -> None:
+    server.rule = openai_rule('{"n": 21}')
+    policy = InboundPolicy(tools="all", max_tokens=5)
+    came = Incoming("p", "go", "c", "m", True)
+    with Supervisor(policy).turn(came) as (_, callbacks), pytest.raises(MeshError, match="5 tokens") as caught:
+        await openai_loop(client).ainvoke("go", config={"callbacks": callbacks})
+    assert caught.value.code == "budget_exceeded"
+    assert len(server.requests) == 1
 
 
 async def test_openai_without_tools_sends_no_tools(server: OpenAIServer, client: AsyncOpenAI) -> None:
