@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from .config import MeshConfig as MeshConfig
     from .errors import MeshError as MeshError
     from .errors import SidecarNotFound as SidecarNotFound
+    from .mesh.budget import Usage as Usage
     from .mesh.local import LocalMesh as LocalMesh
     from .mesh.mesh import Mesh as Mesh
+    from .mesh.stream import ReplyStream as ReplyStream
     from .mesh.types import Incoming as Incoming
     from .mesh.types import Peer as Peer
     from .mesh.types import Receipt as Receipt
     from .mesh.types import Reply as Reply
+    from .mesh.types import ReplyChunk as ReplyChunk
     from .tools.mesh_tool import MeshTool as MeshTool
     from .tools.toolkit import MeshToolkit as MeshToolkit
 
@@ -38,12 +41,17 @@ _WHERE = {
     "MeshAgent": ".agent.mesh_agent",
     "MeshConfig": ".config",
     "MeshError": ".errors",
+    "MeshMiddleware": ".tools.middleware",
     "MeshTool": ".tools.mesh_tool",
     "MeshToolkit": ".tools.toolkit",
     "Peer": ".mesh.types",
     "Receipt": ".mesh.types",
+    "RemoteAgent": ".tools.remote_agent",
     "Reply": ".mesh.types",
+    "ReplyChunk": ".mesh.types",
+    "ReplyStream": ".mesh.stream",
     "SidecarNotFound": ".errors",
+    "Usage": ".mesh.budget",
 }
 
 __all__ = [
@@ -60,7 +68,10 @@ __all__ = [
     "Peer",
     "Receipt",
     "Reply",
+    "ReplyChunk",
+    "ReplyStream",
     "SidecarNotFound",
+    "Usage",
     "__version__",
 ]
 

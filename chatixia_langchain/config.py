@@ -46,7 +46,8 @@ class MeshConfig:
 
     `registry` is the base URL (`https://mesh.example`); `skills` may be names or `{name, description, input_schema}`.
     `sidecar_binary` and `sidecar_socket` (attach to a running sidecar instead of spawning one) are for
-    `transport="sidecar"`.
+    `transport="sidecar"`. `state_dir` is where the agent keeps what must outlive its process, "" for nowhere: a folder
+    that only its user may read, made on start.
     """
 
     name: str
@@ -64,6 +65,7 @@ class MeshConfig:
     mailbox_after_s: float = 3.0
     max_inflight_per_peer: int = 256
     max_inbox: int = 1024
+    state_dir: str = ""
     extra_env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -12,14 +12,17 @@ from typing import Any
 
 
 class Waiting:
-    """One request that was asked. `owner` is the caller's future; `acked` when the peer's agent has it in its inbox."""
+    """One request that was asked. `owner` is the caller's future; `acked` when the peer's agent has it in its inbox.
 
-    __slots__ = ("acked", "deadline", "id", "owner", "peer", "started")
+    `sink` takes the chunks of the answer; None when they were not asked for.
+    """
 
-    def __init__(self, id: str, peer: str, started: float, deadline: float, owner: Any) -> None:
+    __slots__ = ("acked", "deadline", "id", "owner", "peer", "sink", "started")
+
+    def __init__(self, id: str, peer: str, started: float, deadline: float, owner: Any, sink: Any = None) -> None:
         self.id, self.peer = id, peer
         self.started, self.deadline = started, deadline
-        self.owner = owner
+        self.owner, self.sink = owner, sink
         self.acked = False
 
 
@@ -59,6 +62,13 @@ class Pending:
             return None
         del self._waiting[id]
         return waiting
+
+    def sink(self, peer: str, id: str) -> Any:
+        """What takes the chunks that `peer` sends for request `id`; None when nobody does."""
+        waiting = self._waiting.get(id)
+        if waiting is None or waiting.peer != peer:
+            return None
+        return waiting.sink
 
     def acked(self, peer: str, id: str) -> None:
         """The peer's agent has the request."""

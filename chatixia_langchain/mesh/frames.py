@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from ..errors import MeshError
 from ..protocol.envelope import Frame, Kind, MeshPart, encode
+from .context import NOWHERE, Place
 
 
 class _Out(msgspec.Struct):
@@ -43,12 +44,13 @@ def message(
     conversation: str,
     epoch: str,
     ttl_s: float,
-    hops: int = 0,
-    chain: Iterable[str] = (),
+    place: Place = NOWHERE,
+    trace: str = "",
     skill: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     broadcast: bool = False,
     meta: Mapping[str, Any] | None = None,
+    stream: bool = False,
 ) -> bytes:
     """A `message` or a `request`.
 
@@ -74,10 +76,13 @@ def message(
         conversation,
         epoch,
         ttl_ms=max(1, int(ttl_s * 1000)),
-        hops=hops,
-        chain=tuple(chain),
+        hops=place.hops,
         broadcast=broadcast,
+        trace=trace,
+        chain=place.chain,
+        budget=place.budget,
         meta=dict(meta) if meta else None,
+        stream=stream,
     )
     return _encode(_Out(type_, id_, me, peer, payload, part))
 
@@ -98,6 +103,13 @@ def reply(
     if task:
         return _encode(_Out("task_response", corr, me, peer, {"result": content}, part))
     return _encode(_Out("agent_response", corr, me, peer, {"response": content}, part))
+
+
+def chunk(me: str, peer: str, text: str, *, corr: str, seq: int, step: int, at: int, task: bool) -> bytes:
+    """A piece of the answer to request `corr`: `at` characters of model call `step` came before it."""
+    type_ = "task_stream_chunk" if task else "agent_stream_chunk"
+    payload = {"chunk": text, "step": step, "at": at}
+    return _encode(_Out(type_, corr, me, peer, payload, MeshPart(1, "chunk", seq=seq, corr=corr)))
 
 
 def error(id_: str, me: str, peer: str, fault: MeshError, *, corr: str, conversation: str, task: bool) -> bytes:

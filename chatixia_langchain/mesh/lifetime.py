@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 from ..config import MeshConfig
 from ..errors import MeshClosed
@@ -69,6 +70,7 @@ class Lifetime:
         transport: Transport | None = None
         fault: BaseException = MeshClosed("closed while it was starting", executed="no")
         try:
+            _make_private(self._config.state_dir)
             transport = self._make()
             self.engine = Engine(self._config, transport)
             self.second = SecondPath(self._config, self.engine)
@@ -128,3 +130,16 @@ class Lifetime:
         transport = make_transport(self._config, hub=HUB)
         self.why = transport.why
         return transport
+
+
+def _make_private(folder: str) -> None:
+    """Make the folder for what must outlive the process. Raises OSError naming it when that is impossible."""
+    if not folder:
+        return
+    try:
+        os.makedirs(folder, mode=0o700)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise
+        if os.stat(folder).st_mode & 0o077:  # it is the user's: say so, and leave it as it is
+            logger.warning("state_dir=%s: others may look into this folder; chmod 700 would keep them out", folder)

@@ -15,18 +15,21 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from ..config import MeshConfig
 from ..errors import MeshClosed, MeshError, PeerUnreachable
 from ..transport.base import Transport
+from .context import current_turn
 from .engine import Engine
 from .feed import Feed, Taker
 from .lifetime import Lifetime
+from .options import AskOptions, BroadcastOptions, SendOptions
 from .portal import Portal
 from .status import status
+from .stream import Ask, ReplyStream
 from .sync import SyncMesh
 from .types import Incoming, Peer, PeerEvent, Receipt, Reply
 
@@ -150,91 +153,61 @@ class Mesh:
 
     # talking
 
-    async def ask(
-        self,
-        peer: str,
-        content: str,
-        *,
-        conversation: str | None = None,
-        timeout: float | None = None,
-        message_id: str | None = None,
-        skill: str | None = None,
-        arguments: Mapping[str, Any] | None = None,
-        hops: int = 0,
-        chain: Iterable[str] = (),
-        meta: Mapping[str, Any] | None = None,
-    ) -> Reply:
+    async def ask(self, peer: str, content: str, **options: Unpack[AskOptions]) -> Reply:
         """Ask a peer's agent and wait for its reply, at most `timeout` seconds (default: `request_timeout_s`).
 
+        Options: `conversation`, `timeout`, `message_id`, `skill` and `arguments`, `hops`, `chain`, `meta`.
         A request with the `message_id` of an earlier one is answered with the earlier answer, and not run again.
-        Cancelling is safe: the peer is told, a late reply is dropped. Raises MeshTimeout, PeerUnreachable (never sent),
-        PeerGone, RemoteError (the peer's own error), MessageTooBig, MeshClosed; ValueError for what cannot be sent.
+        Inside a turn it carries the turn's place, time and budget. Cancelling is safe: the peer is told, a late reply
+        is dropped. Raises MeshTimeout, PeerUnreachable (never sent), PeerGone, RemoteError (the peer's own error),
+        MessageTooBig, MeshClosed, MeshError `budget_exceeded`; ValueError for what cannot be sent.
         """
         engine = self._engine()
-        options: dict[str, Any] = {
-            "conversation": conversation, "timeout": timeout, "message_id": message_id,
-            "skill": skill, "arguments": arguments, "hops": hops, "chain": chain, "meta": meta,
-        }  # fmt: skip
+        turn = current_turn.get()
         if not self._portal.here:
-            return await self._portal.call(partial(engine.requests.ask, peer, content, **options))
-        return await engine.requests.ask(peer, content, **options)
+            return await self._portal.call(partial(engine.requests.ask, peer, content, turn, **options))
+        return await engine.requests.ask(peer, content, turn, **options)
 
-    async def send(
-        self,
-        peer: str,
-        content: str,
-        *,
-        conversation: str | None = None,
-        ttl: float | None = None,
-        message_id: str | None = None,
-        hops: int = 0,
-        chain: Iterable[str] = (),
-        meta: Mapping[str, Any] | None = None,
-    ) -> Receipt:
+    def ask_stream(self, peer: str, content: str, **options: Unpack[AskOptions]) -> ReplyStream:
+        """`ask` whose reply is read while it is written: asked when iterated over, or entered with `async with`.
+
+        Errors are those of `ask`, raised from the iteration. A peer that does not stream, and the mailbox, give the
+        whole reply as one chunk.
+        """
+        return ReplyStream(self._portal, self._ask_into(peer, content, options))
+
+    def _ask_into(self, peer: str, content: str, options: AskOptions) -> Ask:
+        return partial(self._engine().requests.ask, peer, content, current_turn.get(), **options)
+
+    async def send(self, peer: str, content: str, **options: Unpack[SendOptions]) -> Receipt:
         """Send a message that expects no reply; returns once it is accepted, waiting while the peer's window is full.
 
+        Options: `conversation`, `ttl`, `message_id`, `hops`, `chain`, `meta`.
         From then on it is delivered once, or its receipt says `undeliverable` after at most `ttl` seconds (300).
         Raises Busy (no room within `ttl`), MessageTooBig, MeshClosed; ValueError for what cannot be sent.
         """
         engine = self._engine()
-        more: dict[str, Any] = {"message_id": message_id, "hops": hops, "chain": chain, "meta": meta}
+        turn = current_turn.get()
         if not self._portal.here:
-            return await self._portal.call(partial(engine.requests.send, peer, content, ttl, conversation, **more))
-        return await engine.requests.send(peer, content, ttl, conversation, **more)
+            return await self._portal.call(partial(engine.requests.send, peer, content, turn, **options))
+        return await engine.requests.send(peer, content, turn, **options)
 
-    def send_nowait(
-        self,
-        peer: str,
-        content: str,
-        *,
-        conversation: str | None = None,
-        ttl: float | None = None,
-        message_id: str | None = None,
-        hops: int = 0,
-        chain: Iterable[str] = (),
-        meta: Mapping[str, Any] | None = None,
-    ) -> Receipt:
+    def send_nowait(self, peer: str, content: str, **options: Unpack[SendOptions]) -> Receipt:
         """`send` that raises Busy at once when the peer's window is full. Only on the mesh's own loop."""
         engine = self._engine()
         if not self._portal.here:
             raise RuntimeError("send_nowait works on the mesh's own loop only: use send, or mesh.sync.send")
-        more = {"message_id": message_id, "hops": hops, "chain": chain, "meta": meta}
-        return engine.requests.send_nowait(peer, content, ttl, conversation, **more)
+        return engine.requests.send_nowait(peer, content, current_turn.get(), **options)
 
     async def broadcast(
-        self,
-        content: str,
-        *,
-        to: Iterable[str] | None = None,
-        conversation: str | None = None,
-        hops: int = 0,
-        chain: Iterable[str] = (),
-        meta: Mapping[str, Any] | None = None,
+        self, content: str, *, to: Iterable[str] | None = None, **options: Unpack[BroadcastOptions]
     ) -> dict[str, Receipt | MeshError]:
-        """Send one message to many (default: everyone online). A peer that cannot be reached is an error in it."""
+        """Send one message to many (default: everyone online). A peer that cannot be reached is an error in it.
+
+        Options: `conversation`, `hops`, `chain`, `meta`.
+        """
         engine = self._engine()
-        more = {"hops": hops, "chain": tuple(chain), "meta": meta}
-        return await self._portal.call(partial(engine.requests.broadcast, content, to, conversation, **more))
+        return await self._portal.call(partial(engine.requests.broadcast, content, to, current_turn.get(), **options))
 
     async def delivered(self, receipt: Receipt) -> Receipt:
         """Wait, on any loop, until the receipt has its final state."""

@@ -139,7 +139,10 @@ class Outgoing:
             logger.debug("peer=%s: control frame not sent: %s", peer.id, exc)
 
     def send_acks(self, peer: PeerState) -> None:
-        """Acknowledge what is waiting to be acknowledged."""
+        """Acknowledge what is waiting to be acknowledged; without a way to the peer it waits for one."""
+        if not (peer.up or peer.mailbox or peer.doubt):
+            peer.session.acks.due = inf  # the next channel begins with them
+            return
         ids = peer.session.acks.take()
         if ids and not peer.old:
             self.control(peer, frames.control("ack", self.core.name, peer.id, ids=ids))

@@ -17,6 +17,7 @@ from ..delivery.inbox import Verdict
 from ..errors import InvalidLine, PeerGone, RemoteError
 from ..protocol.envelope import Frame, MeshPart, decode
 from . import frames
+from .chunk_sender import ChunkSender
 from .core import Core, PeerState
 from .outgoing import Outgoing
 from .requests import Requests
@@ -59,6 +60,8 @@ class Receiver:
                 self.out.send_acks(peer)
             else:
                 core.wake(peer.session.acks.due)
+        elif kind == "chunk":
+            self._chunk(peer, frame, part)
         elif kind == "ack":
             self.out.acked(peer, part.ids)
         elif kind == "hello":
@@ -84,6 +87,8 @@ class Receiver:
             if request:
                 incoming._answer = partial(self.requests.answer, peer, incoming, frame.type == "task_request", False)
                 incoming.attempt = session.inbox.start(part.id, incoming)
+                if part.stream:
+                    incoming._chunk = ChunkSender(core, peer, incoming, frame.type == "task_request")
             core.inbox.put(incoming)
             core.counters["received"] += 1
         else:
@@ -118,7 +123,19 @@ class Receiver:
             part.chain,
             part.meta or EMPTY,
             path,
+            1,
+            part.stream,
+            part.budget,
+            part.trace,
         )
+
+    def _chunk(self, peer: PeerState, frame: Frame, part: MeshPart) -> None:
+        sink = self.core.pending.sink(peer.id, part.corr)
+        if sink is None:
+            self.core.counters["chunks_late"] += 1  # or nobody asked for them, or another peer sent them
+            return
+        payload = frame.payload or EMPTY  # its types were checked by `decode`
+        sink.chunk(payload["step"], payload["at"], payload["chunk"])
 
     def _reply(self, peer: PeerState, frame: Frame, part: MeshPart, path: str) -> None:
         waiting = self.core.pending.match(peer.id, part.corr)

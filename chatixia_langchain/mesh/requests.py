@@ -14,8 +14,10 @@ from ..errors import Busy, MeshClosed, MeshError, MeshTimeout, MessageTooBig, Pe
 from ..protocol.envelope import Frame
 from ..protocol.limits import is_message_id, is_peer_id
 from . import frames
+from .context import Turn, place_of
 from .core import Core, PeerState
 from .outgoing import Outgoing
+from .trace import child
 from .types import Incoming, Receipt, Reply
 
 SEND_TTL_S = 300.0  # as long as the registry's mailbox keeps a message by default
@@ -47,28 +49,33 @@ class Requests:
         self,
         peer: str,
         content: str,
+        turn: Turn | None = None,
+        sink: Any = None,
         *,
-        conversation: str | None,
-        timeout: float | None,
-        message_id: str | None,
-        skill: str | None,
-        arguments: Mapping[str, Any] | None,
-        hops: int,
-        chain: Iterable[str],
-        meta: Mapping[str, Any] | None,
+        conversation: str | None = None,
+        timeout: float | None = None,
+        message_id: str | None = None,
+        skill: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        hops: int | None = None,
+        chain: Iterable[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Reply:
-        """See `Mesh.ask`."""
+        """See `Mesh.ask`. `turn` is the turn it is made in; `sink` takes chunks of the answer while it is written."""
         core = self.core
         to = self.target(peer)
         wait_s = core.config.request_timeout_s if timeout is None else timeout
+        place = place_of(turn, core.name, hops, chain)
+        if turn is not None:
+            wait_s = turn.timeout(wait_s)
         id_ = self._id(message_id)
         if id_ in core.pending:
             raise ValueError(f"message id {id_!r} waits for a reply already")
         conversation = conversation or id_
         body = frames.message(
             "request", id_, core.name, peer, content,
-            conversation=conversation, epoch=core.ids.epoch, ttl_s=wait_s, hops=hops, chain=chain,
-            skill=skill, arguments=arguments, meta=meta,
+            conversation=conversation, epoch=core.ids.epoch, ttl_s=wait_s, place=place, trace=child(place.trace),
+            skill=skill, arguments=arguments, meta=meta, stream=sink is not None,
         )  # fmt: skip
         self._check_size(to, body)
         started = core.now()
@@ -82,7 +89,7 @@ class Requests:
                 ) from None
             self.target(peer)  # closed meanwhile?
         answer: asyncio.Future[tuple[Frame, str]] = core.loop.create_future()
-        core.pending.add(Waiting(id_, peer, started, deadline, answer))
+        core.pending.add(Waiting(id_, peer, started, deadline, answer, sink))
         try:
             self.out.submit(to, Entry(id_, body, "request", started, deadline))
             core.wake(deadline)
@@ -93,22 +100,25 @@ class Requests:
             raise
         part = frame.mesh
         meta = part.meta if part is not None and part.meta else {}
-        return Reply(frame.text(), peer, conversation, id_, path, core.now() - started, meta)
+        reply = Reply(frame.text(), peer, conversation, id_, path, core.now() - started, meta)
+        if turn is not None:
+            turn.spent.add_peer(peer, reply.usage)
+        return reply
 
     async def send(
-        self, peer: str, content: str, ttl: float | None, conversation: str | None, room_s: float = inf, **more: Any
+        self, peer: str, content: str, turn: Turn | None = None, room_s: float = inf, **options: Any
     ) -> Receipt:
         """See `Mesh.send`. `room_s`: wait for room no longer than this."""
-        to, entry = self._entry(peer, content, ttl, conversation, **more)
+        to, entry = self._entry(peer, content, turn, **options)
         if to.room_waiters or not to.session.outbox.has_room(len(entry.body)):
             await self.out.room(to, len(entry.body), min(entry.deadline, entry.accepted + room_s))
             self.target(peer)  # closed meanwhile?
         self.out.submit(to, entry)
         return entry.owner  # type: ignore[no-any-return]
 
-    def send_nowait(self, peer: str, content: str, ttl: float | None, conversation: str | None, **more: Any) -> Receipt:
+    def send_nowait(self, peer: str, content: str, turn: Turn | None = None, **options: Any) -> Receipt:
         """See `Mesh.send_nowait`."""
-        to, entry = self._entry(peer, content, ttl, conversation, **more)
+        to, entry = self._entry(peer, content, turn, **options)
         if to.room_waiters or not to.session.outbox.has_room(len(entry.body)):
             raise Busy(f"the window to {peer!r} is full")
         self.out.submit(to, entry)
@@ -118,12 +128,13 @@ class Requests:
         self,
         peer: str,
         content: str,
-        ttl: float | None,
-        conversation: str | None,
+        turn: Turn | None,
         *,
+        conversation: str | None = None,
+        ttl: float | None = None,
         message_id: str | None = None,
-        hops: int = 0,
-        chain: Iterable[str] = (),
+        hops: int | None = None,
+        chain: Iterable[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         broadcast: bool = False,
     ) -> tuple[PeerState, Entry]:
@@ -132,33 +143,38 @@ class Requests:
         ttl_s = SEND_TTL_S if ttl is None else ttl
         id_ = self._id(message_id)
         conversation = conversation or id_
+        place = place_of(turn, core.name, hops, chain)
         body = frames.message(
             "message", id_, core.name, peer, content,
-            conversation=conversation, epoch=core.ids.epoch, ttl_s=ttl_s, hops=hops, chain=chain,
-            broadcast=broadcast, meta=meta,
+            conversation=conversation, epoch=core.ids.epoch, ttl_s=ttl_s, place=place,
+            trace=child(place.trace) if place.trace else "", broadcast=broadcast, meta=meta,
         )  # fmt: skip
         self._check_size(to, body)
         now = core.now()
         return to, Entry(id_, body, "message", now, now + ttl_s, Receipt(id_, peer, conversation))
 
     async def broadcast(
-        self, content: str, to: Iterable[str] | None, conversation: str | None, **more: Any
+        self,
+        content: str,
+        to: Iterable[str] | None,
+        turn: Turn | None = None,
+        *,
+        conversation: str | None = None,
+        **options: Any,
     ) -> dict[str, Receipt | MeshError]:
         """See `Mesh.broadcast`."""
         core = self.core
         if core.closing:
             raise MeshClosed(f"the mesh of {core.name!r} is closed", executed="no")
         names = [p.id for p in core.peers.values() if p.up or p.online] if to is None else list(dict.fromkeys(to))
-        conversation = conversation or core.ids.next()
-        results = await asyncio.gather(*(self._one(name, content, conversation, more) for name in names))
+        options["conversation"] = conversation or core.ids.next()
+        results = await asyncio.gather(*(self._one(name, content, turn, options) for name in names))
         return dict(zip(names, results, strict=True))
 
-    async def _one(self, peer: str, content: str, conversation: str, more: Mapping[str, Any]) -> Receipt | MeshError:
+    async def _one(self, peer: str, content: str, turn: Turn | None, options: Mapping[str, Any]) -> Receipt | MeshError:
         """One share of a broadcast: a failure is its result, so that it spoils no other."""
         try:
-            receipt = await self.send(
-                peer, content, None, conversation, room_s=BROADCAST_ROOM_S, broadcast=True, **more
-            )
+            receipt = await self.send(peer, content, turn, BROADCAST_ROOM_S, broadcast=True, **options)
             to = self.core.peers[peer]
             if not (to.up or to.seen):  # nobody knows it: the answer comes within seconds, and is better than a promise
                 await receipt.delivered()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..errors import MeshError
+from .options import AskOptions, BroadcastOptions, SendOptions
+from .stream import SyncReplyStream
 from .types import Incoming, Peer, Receipt, Reply
 
 if TYPE_CHECKING:
@@ -19,17 +21,23 @@ class SyncMesh:
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
 
-    def ask(self, peer: str, content: str, **options: Any) -> Reply:
+    def ask(self, peer: str, content: str, **options: Unpack[AskOptions]) -> Reply:
         """See `Mesh.ask`."""
         return self._mesh.call_sync(partial(self._mesh.ask, peer, content, **options))
 
-    def send(self, peer: str, content: str, **options: Any) -> Receipt:
+    def ask_stream(self, peer: str, content: str, **options: Unpack[AskOptions]) -> SyncReplyStream:
+        """See `Mesh.ask_stream`: a blocking iterator with `reply` and `close()`."""
+        return SyncReplyStream(self._mesh._portal, self._mesh._ask_into(peer, content, options))
+
+    def send(self, peer: str, content: str, **options: Unpack[SendOptions]) -> Receipt:
         """See `Mesh.send`."""
         return self._mesh.call_sync(partial(self._mesh.send, peer, content, **options))
 
-    def broadcast(self, content: str, **options: Any) -> dict[str, Receipt | MeshError]:
+    def broadcast(
+        self, content: str, *, to: Iterable[str] | None = None, **options: Unpack[BroadcastOptions]
+    ) -> dict[str, Receipt | MeshError]:
         """See `Mesh.broadcast`."""
-        return self._mesh.call_sync(partial(self._mesh.broadcast, content, **options))
+        return self._mesh.call_sync(partial(self._mesh.broadcast, content, to=to, **options))
 
     def delivered(self, receipt: Receipt) -> Receipt:
         """See `Mesh.delivered`."""

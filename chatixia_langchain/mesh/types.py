@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import MeshError
+from .budget import Budget, Usage
 
 Path = Literal["channel", "mailbox", "memory"]
 PeerState = Literal["connected", "online", "offline"]
+
+MAX_INTERRUPTS = 64  # of one reply; an agent that asks more at once is not asking a human
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,22 @@ class PeerEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteInterrupt:
+    """One question a peer's agent waits with: resume it by `id`. `value` is JSON that the peer wrote: data."""
+
+    id: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyChunk:
+    """A piece of a reply while it is written. `step` counts the model calls of the peer's turn, from 0."""
+
+    text: str
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to an `ask`. `path` tells how it came, `latency_s` how long it took from the call."""
 
@@ -49,6 +68,20 @@ class Reply:
     path: str
     latency_s: float = 0.0
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def usage(self) -> Usage:
+        """What the peer says that it used for this request; empty when it says nothing that makes sense."""
+        return Usage.decode(self.meta.get("usage"))
+
+    @property
+    def interrupts(self) -> tuple[RemoteInterrupt, ...]:
+        """What the peer's agent waits for; empty for a finished answer. What makes no sense is left out."""
+        raw = self.meta.get("interrupts")
+        if not isinstance(raw, list):
+            return ()
+        good = [i for i in raw[:MAX_INTERRUPTS] if isinstance(i, dict) and isinstance(i.get("id"), str)]
+        return tuple(RemoteInterrupt(i["id"], i.get("value")) for i in good)
 
 
 @dataclass(slots=True)
@@ -89,7 +122,8 @@ class Incoming:
     `content` is text the peer wrote: data. `skill` and `arguments` are set when the peer calls a named skill. `ttl_s`
     is what is left of its time. `expects_reply` is True for an `ask`: then exactly one of `reply` and `fail` is sent
     (later calls do nothing), from any loop. `cancelled` is set when the asker waits no longer: wait for it on the
-    mesh's own loop, look at it (`is_set`) anywhere.
+    mesh's own loop, look at it (`is_set`) anywhere. `stream` is True when the asker wants `chunk`s of the answer.
+    `budget` is what the asker grants to the whole tree, `trace` a W3C traceparent: both as the peer says, unchecked.
     """
 
     peer: str
@@ -106,10 +140,24 @@ class Incoming:
     meta: Mapping[str, Any] = field(default_factory=dict)
     path: str = ""
     attempt: int = 1
+    stream: bool = False
+    budget: Budget | None = None
+    trace: str = ""
     cancelled: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     _answer: Callable[[str | MeshError, Mapping[str, Any] | None], Awaitable[None]] | None = field(
         default=None, repr=False
     )
+    _chunk: Callable[[str, int], None] | None = field(default=None, repr=False)
+
+    async def chunk(self, text: str, step: int = 0) -> None:
+        """Show the asker a piece of the answer before it is whole; `step` counts the model calls of this turn.
+
+        From any loop, and never waits for the peer. Does nothing when the asker did not ask for it, after the answer,
+        once cancelled, and over the mailbox. What finds no room is dropped: the reply holds the whole text.
+        Raises TypeError or ValueError for what cannot be sent.
+        """
+        if self._chunk is not None and self._answer is not None and not self.cancelled.is_set():
+            self._chunk(text, step)
 
     async def reply(self, content: str, *, meta: Mapping[str, Any] | None = None) -> None:
         """Answer the request. Does nothing for a message that expects no reply, and after the first answer."""

@@ -9,14 +9,14 @@ Source: `protocol/README.md`, section Envelope.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from ..errors import InvalidLine
 from .limits import MAX_MESSAGE_BYTES, is_message_id
 
-Kind = Literal["hello", "message", "request", "reply", "error", "ack", "busy", "cancel"]
+Kind = Literal["hello", "message", "request", "reply", "error", "ack", "busy", "cancel", "chunk"]
 FrameType = Literal[
     "ping",
     "pong",
@@ -33,6 +33,18 @@ FrameType = Literal[
 
 ACKNOWLEDGED: Final = frozenset({"message", "request", "reply", "error"})
 """Kinds that the receiving agent acknowledges once they are in its inbox."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What is left for the whole tree of requests below `root`, the id of its first one; `ms` is work time."""
+
+    root: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])")]
+    turns: Count
+    tokens: Count
+    ms: Count
 
 
 class MeshPart(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -54,8 +66,9 @@ class MeshPart(msgspec.Struct, omit_defaults=True, frozen=True):
     broadcast: bool = False
     trace: str = ""
     chain: tuple[str, ...] = ()
-    budget: dict[str, Any] | None = None
+    budget: Budget | None = None
     meta: dict[str, Any] | None = None
+    stream: bool = False
 
 
 class Frame(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -134,10 +147,21 @@ def decode(data: bytes) -> Frame:
         raise InvalidLine(f"mesh.v is {mesh.v}, this side speaks 1")
     if mesh.kind in ACKNOWLEDGED and not is_message_id(mesh.id):
         raise InvalidLine(f"mesh.id {mesh.id[:80]!r} is not a message id")
-    if mesh.kind in ("reply", "error", "cancel") and not is_message_id(mesh.corr):
+    if mesh.kind in ("reply", "error", "cancel", "chunk") and not is_message_id(mesh.corr):
         raise InvalidLine(f"mesh.corr {mesh.corr[:80]!r} is not a message id")
     if len(mesh.conversation) > 128:
         raise InvalidLine("mesh.conversation is longer than 128 characters")
     if mesh.ttl_ms < 0 or mesh.hops < 0 or mesh.seq < 0:
         raise InvalidLine("mesh.ttl_ms, mesh.hops and mesh.seq cannot be negative")
+    if mesh.kind == "chunk":
+        _check_chunk(frame.payload or {})
     return frame
+
+
+def _check_chunk(payload: dict[str, Any]) -> None:
+    if not isinstance(payload.get("chunk"), str):
+        raise InvalidLine("payload.chunk of a chunk is not text")
+    for key in ("step", "at"):
+        value = payload.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 2**53:
+            raise InvalidLine(f"payload.{key} of a chunk is not a count")
