@@ -1,0 +1,72 @@
+"""What the tools of the toolkit share: one coroutine of work, and a door to it from every thread and loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
+from langchain_core.runnables import RunnableConfig
+
+from ..errors import MeshError, PeerUnreachable
+from ..mesh.types import Peer
+from .base import MeshBaseTool, MeshToolError, illegal
+
+READ_ONLY = {"readOnlyHint": True}
+"""`metadata` of a tool that changes nothing: the MCP annotation. A policy lets peers' turns use it."""
+
+
+class DoorTool(MeshBaseTool):
+    """A tool whose `_work` runs on the mesh's loop. `allow` limits the peers it shows and reaches; None is all."""
+
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    allow: frozenset[str] | None = None
+
+    def _run(
+        self,
+        *,
+        runtime: Any = None,
+        config: RunnableConfig | None = None,
+        run_manager: CallbackManagerForToolRun | None = None,
+        **arguments: Any,
+    ) -> tuple[Any, Any]:
+        with _told():
+            return self.mesh.call_sync(self._work, arguments, runtime, config)
+
+    async def _arun(
+        self,
+        *,
+        runtime: Any = None,
+        config: RunnableConfig | None = None,
+        run_manager: AsyncCallbackManagerForToolRun | None = None,
+        **arguments: Any,
+    ) -> tuple[Any, Any]:
+        with _told():
+            return await self.mesh.call(self._work, arguments, runtime, config)
+
+    async def _work(self, arguments: dict[str, Any], runtime: Any, config: RunnableConfig | None) -> tuple[Any, Any]:
+        """Do it; returns what the model reads, and the artifact. MeshError and ValueError are told to the model."""
+        raise NotImplementedError
+
+    def _check(self, *peers: str) -> None:
+        """Raise PeerUnreachable for a peer that is not on the allow-list."""
+        for peer in peers:
+            if self.allow is not None and peer not in self.allow:
+                raise PeerUnreachable(peer, "it is not among the peers this tool may reach")
+
+    def _allowed(self) -> list[Peer]:
+        """The peers this tool may show, by name."""
+        peers = self.mesh.peers.values()
+        return sorted((p for p in peers if self.allow is None or p.id in self.allow), key=lambda p: p.id)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What failed out there, or was asked for wrongly, is an error that the model reads. Our own bugs raise."""
+    try:
+        yield
+    except MeshError as exc:
+        raise MeshToolError(exc) from exc
+    except ValueError as exc:
+        raise MeshToolError(illegal(exc)) from exc

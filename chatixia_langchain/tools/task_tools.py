@@ -1,0 +1,207 @@
+"""Tools for work of minutes: start a task at a peer, look at it, change it, stop it, list them.
+
+The shape is that of Deep Agents' async subagents, the worker an agent on another machine.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from langchain_core.messages import ToolMessage
+from langchain_core.runnables import RunnableConfig
+from pydantic import BaseModel, Field
+
+from ..agent import text
+from ..errors import MeshError
+from ..mesh.types import Reply
+from .base import Call, Injected
+from .door import READ_ONLY, DoorTool
+from .tasks import MeshTask, TaskBook, TaskTable, changed, now, settled, with_status
+
+TASK_TIMEOUT_S = 1800.0  # half an hour of work: as long as a peer's policy gives one request by default
+ASK_AGAIN_S = 2.0  # after a restart: how long a look waits for the peer to answer again
+
+Known = Mapping[str, MeshTask]
+
+TASK_ID = Field(description="The task_id that mesh_start_task returned, unchanged.")
+
+
+class StartTaskInput(BaseModel):
+    """Arguments of a start."""
+
+    peer: str = Field(description="The agent that is to do it, as mesh_list_peers names it.")
+    description: str = Field(description="What to do. Self-contained: that agent cannot see this conversation.")
+    runtime: Injected = None
+
+
+class TaskInput(BaseModel):
+    """Arguments of a look, or a cancellation."""
+
+    task_id: str = TASK_ID
+    runtime: Injected = None
+
+
+class UpdateTaskInput(TaskInput):
+    """Arguments of an update."""
+
+    instructions: str = Field(description="What to do now, or what to know besides.")
+
+
+class ListTasksInput(BaseModel):
+    """Arguments of the list."""
+
+    status: Literal["running", "success", "error", "cancelled", "interrupted", "all"] | None = Field(
+        default=None, description="Only tasks that stand so; all when left out."
+    )
+    runtime: Injected = None
+
+
+class TaskTool(DoorTool):
+    """Base of the five. `book` keeps the tasks where no graph has the state key `mesh_tasks`."""
+
+    book: TaskBook = Field(exclude=True, repr=False)
+
+    async def _work(self, arguments: dict[str, Any], runtime: Any, config: RunnableConfig | None) -> tuple[Any, Any]:
+        call = Call.of(self.mesh.name, runtime, config, to=arguments.get("peer", ""))
+        state, thread = getattr(runtime, "state", None), call.conversation or ""
+        kept: Known | None = state["mesh_tasks"] if isinstance(state, Mapping) and "mesh_tasks" in state else None
+        said, tasks = await self._do(arguments, call, self.book.of(thread) if kept is None else kept)
+        artifact = {id_: dict(task) for id_, task in tasks.items()}
+        if kept is None:
+            self.book.put(thread, tasks)
+            return said, artifact
+        from langgraph.types import Command  # there is a graph, so it is installed
+
+        message = ToolMessage(said, tool_call_id=runtime.tool_call_id, name=self.name, artifact=artifact)
+        return Command(update={"mesh_tasks": tasks, "messages": [message]}), artifact
+
+    async def _do(self, arguments: dict[str, Any], call: Call, known: Known) -> tuple[str, dict[str, MeshTask]]:
+        """Do it; returns what the model reads, and the tasks that changed."""
+        raise NotImplementedError
+
+    def _find(self, known: Known, task_id: str) -> MeshTask:
+        task = known.get(task_id)
+        if task is None:
+            raise ValueError(text.no_such_task(task_id, known))
+        self._check(task["peer"])
+        return task
+
+    @property
+    def _table(self) -> TaskTable:
+        return TaskTable.of(self.mesh)
+
+    async def _looked_at(self, task: MeshTask) -> MeshTask:
+        """The task as it stands now. An ask that this process does not know goes again under its id."""
+        if task["status"] != "running":
+            return task
+        wait_s = 0.0
+        if task["message_id"] not in self._table:
+            await self._table.start(self.mesh, task)
+            wait_s = ASK_AGAIN_S
+        outcome = await self._table.outcome(task["message_id"], wait_s)
+        return settled(task, outcome, _said(outcome))
+
+
+class MeshStartTaskTool(TaskTool):
+    """Give a peer work that takes long; returns a task id at once."""
+
+    name: str = "mesh_start_task"
+    description: str = text.START_TASK
+    args_schema: Any = StartTaskInput
+    timeout_s: float | None = TASK_TIMEOUT_S
+
+    async def _do(self, arguments: dict[str, Any], call: Call, known: Known) -> tuple[str, dict[str, MeshTask]]:
+        peer, description = arguments["peer"], arguments["description"]
+        self._check(peer)
+        message_id = call.message_id or uuid.uuid4().hex
+        id_ = f"task-{message_id[:16]}"
+        if id_ in known:  # the tool node runs again
+            return text.task_started(id_, peer), {}
+        task = MeshTask(
+            task_id=id_, peer=peer, description=description, instructions=description, message_id=message_id,
+            conversation=id_, timeout_s=self.timeout_s, status="running", result="", revision=0,
+            created_at=now(), updated_at=now(),
+        )  # fmt: skip
+        await self._table.start(self.mesh, task)
+        return text.task_started(id_, peer), {id_: task}
+
+
+class MeshCheckTaskTool(TaskTool):
+    """See how a task stands, and its result."""
+
+    name: str = "mesh_check_task"
+    description: str = text.CHECK_TASK
+    args_schema: Any = TaskInput
+    metadata: dict[str, Any] | None = READ_ONLY
+
+    async def _do(self, arguments: dict[str, Any], call: Call, known: Known) -> tuple[str, dict[str, MeshTask]]:
+        task = await self._looked_at(self._find(known, arguments["task_id"]))
+        return text.task_report(task), {task["task_id"]: task}
+
+
+class MeshUpdateTaskTool(TaskTool):
+    """Stop the present run of a task, and go on in its conversation with new instructions."""
+
+    name: str = "mesh_update_task"
+    description: str = text.UPDATE_TASK
+    args_schema: Any = UpdateTaskInput
+
+    async def _do(self, arguments: dict[str, Any], call: Call, known: Known) -> tuple[str, dict[str, MeshTask]]:
+        task = self._find(known, arguments["task_id"])
+        await self._table.stop(task["message_id"])
+        task = changed(
+            task,
+            instructions=arguments["instructions"],
+            message_id=call.message_id or uuid.uuid4().hex,
+            status="running",
+            result="",
+            revision=task["revision"] + 1,
+        )
+        await self._table.start(self.mesh, task)
+        return text.task_updated(task["task_id"], task["peer"]), {task["task_id"]: task}
+
+
+class MeshCancelTaskTool(TaskTool):
+    """Stop a task."""
+
+    name: str = "mesh_cancel_task"
+    description: str = text.CANCEL_TASK
+    args_schema: Any = TaskInput
+
+    async def _do(self, arguments: dict[str, Any], call: Call, known: Known) -> tuple[str, dict[str, MeshTask]]:
+        # Its answer may be here already; and of a run from before a restart, only one that was asked again can be told.
+        task = await self._looked_at(self._find(known, arguments["task_id"]))
+        if task["status"] in ("running", "interrupted"):
+            await self._table.stop(task["message_id"])
+            task = changed(task, status="cancelled", revision=task["revision"] + 1)
+        return text.task_cancelled(task), {task["task_id"]: task}
+
+
+class MeshListTasksTool(TaskTool):
+    """List the tasks of this conversation, and how each stands now."""
+
+    name: str = "mesh_list_tasks"
+    description: str = text.LIST_TASKS
+    args_schema: Any = ListTasksInput
+    metadata: dict[str, Any] | None = READ_ONLY
+
+    async def _do(self, arguments: dict[str, Any], call: Call, known: Known) -> tuple[str, dict[str, MeshTask]]:
+        mine = [t for t in known.values() if self.allow is None or t["peer"] in self.allow]
+        live = {t["task_id"]: await self._now(t) for t in mine}
+        shown = with_status(live.values(), arguments.get("status"))
+        return text.task_list(shown), {id_: t for id_, t in live.items() if t is not known[id_]}
+
+    async def _now(self, task: MeshTask) -> MeshTask:
+        if task["status"] == "running" and task["message_id"] not in self._table:
+            return task  # of before a restart: a look at it asks again
+        return await self._looked_at(task)
+
+
+def _said(outcome: Reply | MeshError | None) -> str:
+    if outcome is None:
+        return ""
+    if isinstance(outcome, MeshError):
+        return text.error(outcome)
+    return text.waiting(outcome.interrupts) if outcome.interrupts else outcome.content

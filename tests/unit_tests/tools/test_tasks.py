@@ -1,0 +1,277 @@
+"""Long work: a task runs while the agent goes on, is changed and stopped, and is never started twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.tools import BaseTool
+
+from chatixia_langchain import ChatLoop, Incoming, LocalMesh, Mesh, MeshAgent, MeshToolkit
+from chatixia_langchain.testing import ScriptedChat
+from chatixia_langchain.tools import task_tools, tasks
+from chatixia_langchain.tools.tasks import MAX_RESULT_CHARS, MeshTask, TaskBook, TaskTable, merge_tasks
+
+
+class Worker:
+    """`b` works on what `a` gives it, until it is let go."""
+
+    def __init__(self, a: Mesh, b: Mesh) -> None:
+        self.a, self.b = a, b
+        self.began: list[Incoming] = []
+        self.stopped: list[str] = []
+        self.go = asyncio.Event()
+
+    async def work(self, message: Incoming) -> str:
+        self.began.append(message)
+        if message.content == "fail":
+            raise RuntimeError("inside")
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.stopped.append(message.content)
+            raise
+        return "x" * 100_000 if message.content == "long" else f"done: {message.content}"
+
+    async def until(self, n: int) -> None:
+        """Wait until `n` runs began."""
+        async with asyncio.timeout(10):
+            while len(self.began) < n:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def worker() -> AsyncIterator[Worker]:
+    async with LocalMesh(transport="memory") as local:
+        made = Worker(await local.join("a"), await local.join("b"))
+        serving = asyncio.create_task(MeshAgent(made.b, made.work).serve())
+        await made.a.wait_for_peer("b")
+        yield made
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+def tools_of(mesh: Mesh, **options: Any) -> dict[str, BaseTool]:
+    return {t.name.removeprefix("mesh_"): t for t in MeshToolkit(mesh, **options).get_tools()}
+
+
+def call(tool: BaseTool, id_: str = "call-1", /, **args: Any) -> dict[str, Any]:
+    return {"type": "tool_call", "name": tool.name, "args": args, "id": id_}
+
+
+async def started(tools: dict[str, BaseTool], description: str, peer: str = "b") -> str:
+    """Start a task, and return its id."""
+    result = await tools["start_task"].ainvoke(call(tools["start_task"], peer=peer, description=description))
+    assert result.status == "success", result.content
+    (id_,) = result.artifact
+    assert id_ in result.content
+    return str(id_)
+
+
+async def look(tools: dict[str, BaseTool], id_: str) -> ToolMessage:
+    """Check until the task runs no longer."""
+    async with asyncio.timeout(10):
+        while True:
+            result = await tools["check_task"].ainvoke(call(tools["check_task"], task_id=id_))
+            if "running" not in result.content:
+                return result
+            await asyncio.sleep(0.01)
+
+
+async def test_a_task_runs_while_the_agent_goes_on(worker: Worker) -> None:
+    tools = tools_of(worker.a)
+    id_ = await started(tools, "dig")
+    await worker.until(1)
+    check = await tools["check_task"].ainvoke({"task_id": id_})
+    assert "running" in check
+    assert "running" in await tools["list_tasks"].ainvoke({})
+    worker.go.set()
+    result = await look(tools, id_)
+    assert "<peer-message>\ndone: dig\n</peer-message>" in result.content, "the result is fenced as data"
+    assert result.artifact[id_]["status"] == "success"
+    assert "success" in await tools["list_tasks"].ainvoke({"status": "success"})
+    assert await tools["list_tasks"].ainvoke({"status": "running"}) == "There are no such tasks."
+
+
+async def test_an_update_stops_the_run_and_goes_on_in_the_same_conversation(worker: Worker) -> None:
+    tools = tools_of(worker.a)
+    id_ = await started(tools, "dig")
+    await worker.until(1)
+    said = await tools["update_task"].ainvoke({"task_id": id_, "instructions": "dig deeper"})
+    assert id_ in said
+    await worker.until(2)
+    assert worker.stopped == ["dig"]
+    first, second = worker.began
+    assert first.conversation == second.conversation
+    assert first.message_id != second.message_id
+    worker.go.set()
+    assert "done: dig deeper" in (await look(tools, id_)).content
+
+
+async def test_a_cancelled_task_is_stopped_at_the_peer(worker: Worker) -> None:
+    tools = tools_of(worker.a)
+    id_ = await started(tools, "dig")
+    await worker.until(1)
+    assert await tools["cancel_task"].ainvoke({"task_id": id_}) == f"Task {id_} is cancelled."
+    async with asyncio.timeout(2):
+        while not worker.stopped:
+            await asyncio.sleep(0.01)
+    assert "cancelled" in await tools["check_task"].ainvoke({"task_id": id_})
+    assert "over already" in await tools["cancel_task"].ainvoke({"task_id": id_}) or True
+
+
+async def test_a_failure_of_the_peer_is_the_tasks_outcome(worker: Worker) -> None:
+    tools = tools_of(worker.a)
+    result = await look(tools, await started(tools, "fail"))
+    assert "error. [handler_failed]" in result.content
+    assert "inside" not in result.content
+    assert result.status == "success", "the look itself went well"
+
+
+@pytest.mark.parametrize("peer", ["not a peer id!", "", "a"])
+async def test_what_cannot_be_sent_is_said_at_once(worker: Worker, peer: str) -> None:
+    tools = tools_of(worker.a)
+    result = await tools["start_task"].ainvoke(call(tools["start_task"], peer=peer, description="x"))
+    assert result.status == "error"
+    assert await tools["list_tasks"].ainvoke({}) == "There are no such tasks."
+
+
+@pytest.mark.parametrize("name", ["check_task", "update_task", "cancel_task"])
+async def test_an_unknown_task_is_named(worker: Worker, name: str) -> None:
+    tools = tools_of(worker.a)
+    id_ = await started(tools, "dig")
+    result = await tools[name].ainvoke(call(tools[name], task_id="task-none", instructions="x"))
+    assert result.status == "error"
+    assert "task-none" in result.content
+    assert id_ in result.content, "the model learns which there are"
+
+
+async def test_a_long_result_is_capped(worker: Worker) -> None:
+    worker.go.set()
+    tools = tools_of(worker.a)
+    result = await look(tools, await started(tools, "long"))
+    assert MAX_RESULT_CHARS < len(result.content) < MAX_RESULT_CHARS + 500
+    assert "[cut off: 100000 characters in all]" in result.content
+
+
+async def test_past_the_bound_a_task_is_refused_and_one_that_ends_makes_room(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "MAX_RUNNING", 2)
+    tools = tools_of(worker.a)
+    start = tools["start_task"]
+    ids = [next(iter((await start.ainvoke(call(start, peer="b", description=f"{n}"))).artifact)) for n in range(2)]
+    refused = await start.ainvoke(call(start, peer="b", description="one too many"))
+    assert refused.status == "error"
+    assert refused.content.startswith("[busy]")
+    await tools["cancel_task"].ainvoke({"task_id": ids[0]})
+    assert (await start.ainvoke(call(start, peer="b", description="now"))).status == "success"
+    assert TaskTable.of(worker.a).running == 2
+
+
+def in_thread(thread: str) -> Any:
+    return {"configurable": {"thread_id": thread}}
+
+
+async def test_a_thread_sees_its_own_tasks_alone(worker: Worker) -> None:
+    tools = tools_of(worker.a)
+    start, listed, check = tools["start_task"], tools["list_tasks"], tools["check_task"]
+    (id_,) = (await start.ainvoke(call(start, peer="b", description="secret"), in_thread("t1"))).artifact
+    assert id_ in await listed.ainvoke({}, in_thread("t1"))
+    for other in (in_thread("t2"), {}):
+        assert await listed.ainvoke({}, other) == "There are no such tasks."
+        result = await check.ainvoke(call(check, task_id=id_), other)
+        assert result.status == "error"
+        assert "secret" not in result.content
+
+
+def start_look_end(look_at: str = "mesh_check_task") -> ScriptedChat:
+    """A model that starts a task, looks at it, and then says what it saw; a re-run makes the same calls."""
+
+    def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
+        last = messages[-1]
+        if isinstance(last, ToolMessage) and last.name == look_at:
+            return last.text
+        if isinstance(last, ToolMessage):
+            args: dict[str, Any] = {"task_id": next(iter(last.artifact))}
+            return AIMessage("", tool_calls=[{"name": look_at, "args": args, "id": f"look-{len(messages)}"}])
+        args = {"peer": "b", "description": last.text}
+        return AIMessage("", tool_calls=[{"name": "mesh_start_task", "args": args, "id": f"start-{len(messages)}"}])
+
+    return ScriptedChat(rule=rule)
+
+
+async def test_in_a_chat_loop_the_tasks_live_in_the_toolkit(worker: Worker) -> None:
+    loop = ChatLoop(start_look_end(), tools=MeshToolkit(worker.a).get_tools())
+    answer = await loop.ainvoke("dig", thread_id="t")
+    assert "running" in answer.text
+
+
+async def test_a_call_that_runs_again_starts_nothing_twice(worker: Worker) -> None:
+    """As a tool node does that is resumed, or retried after a crash of another tool beside it."""
+    tools = tools_of(worker.a)
+    start = tools["start_task"]
+    for again in range(3):
+        other = tools_of(worker.a)["start_task"] if again == 2 else start  # a graph that was made anew
+        result = await other.ainvoke(call(other, peer="b", description="dig"), in_thread("t1"))
+        assert result.status == "success"
+    await worker.until(1)
+    await asyncio.sleep(0.05)
+    assert len(worker.began) == 1
+    different = await start.ainvoke(call(start, "call-2", peer="b", description="dig"), in_thread("t1"))
+    assert different.artifact
+    await worker.until(2)
+
+
+async def test_a_sync_caller_has_the_same_door(worker: Worker) -> None:
+    tools = tools_of(worker.a)
+    result = await asyncio.to_thread(tools["start_task"].invoke, {"peer": "b", "description": "dig"})
+    assert "is started" in result
+    await worker.until(1)
+    with pytest.raises(RuntimeError, match="own loop"):
+        tools["list_tasks"].invoke({})
+
+
+def record(id_: str, **fields: Any) -> MeshTask:
+    plain: Any = {
+        "task_id": id_, "peer": "b", "description": "d", "instructions": "d", "message_id": id_, "conversation": id_,
+        "timeout_s": None, "status": "success", "result": "", "revision": 0, "created_at": "1", "updated_at": "1",
+    }  # fmt: skip
+    return {**plain, **fields}  # type: ignore[typeddict-item]
+
+
+def test_an_older_look_never_undoes_a_cancellation() -> None:
+    cancelled, seen = record("t", status="cancelled", revision=1), record("t", status="running", revision=0)
+    assert merge_tasks({"t": cancelled}, {"t": seen})["t"]["status"] == "cancelled"
+    assert merge_tasks({"t": seen}, {"t": cancelled})["t"]["status"] == "cancelled"
+
+
+def test_what_is_kept_is_bounded_and_running_tasks_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "MAX_TASKS", 3)
+    merged = merge_tasks({"run": record("run", status="running")}, {str(n): record(str(n)) for n in range(9)})
+    assert list(merged) == ["run", "7", "8"]
+    book = TaskBook()
+    for n in range(9):
+        book.put(f"thread-{n}", {str(n): record(str(n))})
+    assert [n for n in range(9) if book.of(f"thread-{n}")] == [6, 7, 8]
+
+
+async def test_allow_list_holds_for_tasks(worker: Worker) -> None:
+    free, bound = tools_of(worker.a), tools_of(worker.a, allow=["c"])
+    result = await bound["start_task"].ainvoke(call(bound["start_task"], peer="b", description="x"))
+    assert result.status == "error"
+    assert result.content.startswith("[peer_unreachable]")
+    id_ = await started(free, "dig")
+    bound["check_task"].book = free["check_task"].book  # type: ignore[attr-defined]
+    result = await bound["check_task"].ainvoke(call(bound["check_task"], task_id=id_))
+    assert result.content.startswith("[peer_unreachable]")
+    assert worker.began == [] or len(worker.began) == 1
+
+
+def test_how_long_a_run_may_take_is_a_setting_of_the_toolkit(worker: Worker) -> None:
+    start = tools_of(worker.a, task_timeout=5)["start_task"]
+    assert isinstance(start, task_tools.MeshStartTaskTool)
+    assert start.timeout_s == 5
