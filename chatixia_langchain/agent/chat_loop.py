@@ -63,6 +63,11 @@ class ChatLoop:
         """The tools of this agent."""
         return self._tools
 
+    @property
+    def store(self) -> ConversationStore:
+        """Where its conversations are kept."""
+        return self._store
+
     async def ainvoke(
         self, messages: str | Sequence[BaseMessage], *, thread_id: str = "", config: RunnableConfig | None = None
     ) -> AIMessage:

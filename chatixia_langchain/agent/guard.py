@@ -86,13 +86,6 @@ _guard: ContextVar[ToolGuard | None] = ContextVar("chatixia_tool_guard", default
 register_configure_hook(_guard, inheritable=True)
 
 
-def enter(names: Collection[str] | None) -> ToolGuard:
-    """Guard all that starts in this task from now on; returns the guard, for the callbacks of the turn's config."""
-    guard = ToolGuard(names)
-    _guard.set(guard)
-    return guard
-
-
 @contextmanager
 def guarded(names: Collection[str] | None) -> Iterator[ToolGuard]:
     """Guard all that starts in this context; gives the guard, for the callbacks of the turn's config."""

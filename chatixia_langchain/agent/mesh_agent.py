@@ -8,35 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from langchain_core.messages import HumanMessage, add_notification_metadata
-from langchain_core.runnables import RunnableConfig
-
-from ..errors import Busy, Cancelled, MeshError, RemoteError
+from ..errors import Busy, MeshError
 from ..mesh.mesh import Mesh
 from ..mesh.types import Incoming
-from . import text
-from .context import Turn, current_turn
+from .answers import LOCAL, Answers
 from .conversation import Router, thread_id
+from .database import Database
+from .paused import Paused, Pauses
 from .policy import InboundPolicy as InboundPolicy  # the public name is taken from here
 from .runner import runner_of
+from .serving import Serving
+from .serving import TurnEvent as TurnEvent
+from .sqlite_store import SQLiteStore
 from .store import ConversationStore
+from .supervisor import Supervisor
+from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class TurnEvent:
-    """One turn began, ended or failed: for logs and displays. `answer` is "" unless it ended."""
-
-    kind: str
-    thread_id: str
-    messages: tuple[Incoming, ...]
-    answer: str = ""
-    error: str = ""
+DATABASE = "agent.sqlite"  # in the mesh's `state_dir`
+DECISION_S = 300.0  # for the turn that goes on after a decision of this side
 
 
 class MeshAgent:
@@ -44,11 +41,16 @@ class MeshAgent:
 
     `agent` is a compiled graph, a chat model, an `AsyncOpenAI` client (with `model_name`), a `ChatLoop`, any Runnable
     over messages, or an async function of one `Incoming`. Its history is kept by its checkpointer where it has one,
-    else here, bounded, in memory.
+    else here: bounded, in the mesh's `state_dir` if that is set, else in memory.
 
     What a peer wrote reaches the model as a `HumanMessage` named after the peer, fenced and labelled as data. A
-    request is always answered: by the agent's last text, or by an error that tells the peer nothing of our insides.
-    Messages and broadcasts expect no reply and get none.
+    request is always answered: by the agent's last text, by what it waits for, or by an error that tells the peer
+    nothing of our insides. Messages and broadcasts expect no reply and get none.
+
+    What a turn started by a peer may use is the policy's to say: by default no tool that acts (`InboundPolicy`).
+
+    A graph that pauses (`interrupt`) holds further mail of that conversation until a decision comes: from the peer that
+    asked, or, with `InboundPolicy(approvals="local")`, from this side by `paused()` and `resume()`.
 
     `max_concurrency` bounds the turns at once (of requests of the same number of hops), `max_queue` the messages that
     wait in one conversation: a request past it is refused as busy, anything else waits. `max_hops` (default 8) is that
@@ -69,14 +71,23 @@ class MeshAgent:
         recursion_limit: int = 25,
         on_turn: Callable[[TurnEvent], None] | None = None,
     ) -> None:
-        self.mesh = mesh
-        self._run = runner_of(agent, model_name=model_name, store=store)
-        self._policy = policy or InboundPolicy()
+        self.mesh, self._agent = mesh, agent
+        policy = policy or InboundPolicy()
         if max_hops is not None:
-            self._policy = replace(self._policy, max_hops=max_hops)
+            policy = replace(policy, max_hops=max_hops)
+        self._supervisor = Supervisor(policy)
+        folder = mesh.config.state_dir
+        self._file = Database(Path(folder) / DATABASE) if folder else None
+        if store is None and self._file is not None:
+            store = SQLiteStore(self._file)
+        runner = runner_of(agent, model_name=model_name, store=store)
+        self._pauses = Pauses(self._file)
+        answers = Answers(mesh, policy, self._pauses)
+        show = on_turn or (lambda event: None)
+        self._serving = Serving(runner, self._supervisor, self._pauses, answers, limit=recursion_limit, on_turn=show)
+        self._turns = Turns(runner, policy, self._pauses, self._serving)
         self._limits = (max_concurrency, max_queue)
-        self._recursion_limit = recursion_limit
-        self._on_turn = on_turn or (lambda event: None)
+        self._router: Router | None = None
 
     def thread_id(self, peer: str, conversation: str) -> str:
         """The `thread_id` that a peer's conversation has in the agent's checkpointer."""
@@ -86,104 +97,86 @@ class MeshAgent:
         """Serve until the mesh is closed or this call is cancelled; turns that run then are cancelled. On any loop."""
         await self.mesh.call(self._serve)
 
+    def paused(self) -> list[Paused]:
+        """The conversations that wait for a decision, oldest first; after a restart those that `state_dir` has."""
+        return self._pauses.all()
+
+    async def resume(self, peer: str, conversation: str, values: Mapping[str, Any]) -> str:
+        """Decide what a paused conversation waits with: `values` by interrupt id. On any loop.
+
+        Returns the text that the turn then ends with; where it paused again, `paused` has it again. The peer's request,
+        if it still waits, is answered too. Cancelling stops the waiting only.
+
+        Raises MeshError: `refused` when nothing waits there or an id is unknown, `busy`, and what the turn fails with.
+        """
+        return await self.mesh.call(self._resume, peer, conversation, values)
+
+    async def _resume(self, peer: str, conversation: str, values: Mapping[str, Any]) -> str:
+        router = self._router
+        if router is None:
+            raise MeshError("the agent is not serving", code="refused", executed="no")
+        paused = await self._turns.pause(self.thread_id(peer, conversation), peer, conversation)
+        if paused is None:
+            why = f"conversation {conversation!r} of {peer!r} waits for no decision"
+            raise MeshError(why, code="refused", executed="no")
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        await router.feed(_decision(paused, values, done))
+        return await done
+
     async def _serve(self) -> None:
         concurrency, queue = self._limits
-        skills = [str(skill.get("name")) for skill in self.mesh.config.skills]
-        router = Router(self.mesh.name, self._turn, max_concurrency=concurrency, max_queue=queue)
+        await self._pauses.load()
+        self._supervisor.warn(self.mesh.name, self._agent)
+        router = self._router = Router(
+            self.mesh.name, self._turns, max_concurrency=concurrency, max_queue=queue, on_drop=self._dropped
+        )
         try:
             async for message in self.mesh.incoming():
-                refusal = self._policy.refuse(self.mesh.name, message, skills)
-                if refusal is not None:
-                    logger.warning("refused peer=%s id=%s code=%s", message.peer, message.message_id, refusal.code)
-                    await message.fail(refusal)
-                    continue
-                try:
-                    await router.feed(message)
-                except Busy as exc:
-                    logger.warning("no room peer=%s id=%s: %s", message.peer, message.message_id, exc)
-                    await message.fail(exc)
+                await self._take(router, message)
         finally:
+            self._router = None
             await router.aclose()
+            await self._serving.answers.aclose()
+            if self._file is not None:
+                await self._file.close()
 
-    async def _turn(self, thread: str, batch: list[Incoming]) -> None:
-        """Run one turn and answer its request. Only the cancellation of the whole agent leaves it."""
-        batch = [m for m in batch if not m.cancelled.is_set()]
-        if not batch:
+    async def _take(self, router: Router, message: Incoming) -> None:
+        skills = [str(skill.get("name")) for skill in self.mesh.config.skills]
+        refusal = self._supervisor.policy.refuse(self.mesh.name, message, skills)
+        if refusal is None:
+            try:
+                await router.feed(message)
+            except Busy as exc:
+                refusal = exc
+        if refusal is not None:
+            logger.warning("refused peer=%s id=%s: %s", message.peer, message.message_id, refusal)
+            await message.fail(refusal)
+
+    def _dropped(self, thread: str, message: Incoming) -> None:
+        self._serving.tell(TurnEvent("dropped", thread, (message,)))
+
+
+def _decision(paused: Paused, values: Mapping[str, Any], done: asyncio.Future[str]) -> Incoming:
+    """A decision of this side, in the form of a peer's; what it comes to goes to `done`."""
+
+    async def answer(result: str | MeshError, _: Mapping[str, Any] | None) -> None:
+        if done.done():
             return
-        last = batch[-1]
-        if last.expects_reply and not last.ttl_s:
-            await last.fail(Cancelled("its time was over before its turn came", executed="no"))
-            return
-        self._tell(TurnEvent("began", thread, tuple(batch)))
-        work = asyncio.create_task(self._work(thread, batch), name=f"mesh-turn-{last.message_id}")
-        gone = asyncio.create_task(last.cancelled.wait(), name=f"mesh-cancel-{last.message_id}")
-        try:
-            async with asyncio.timeout(last.ttl_s if last.expects_reply else None):
-                await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            logger.info("turn ran out of time peer=%s id=%s", last.peer, last.message_id)
-        finally:
-            for task in (work, gone):
-                if not task.done():
-                    task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-        await self._answer(thread, batch, work)
+        if isinstance(result, MeshError):
+            done.set_exception(result)
+        else:
+            done.set_result(result)
 
-    def _tell(self, event: TurnEvent) -> None:
-        try:
-            self._on_turn(event)
-        except Exception:  # a display that breaks must not cost a peer its answer
-            logger.exception("on_turn raised kind=%s thread=%s", event.kind, event.thread_id)
-
-    async def _work(self, thread: str, batch: list[Incoming]) -> str:
-        last = batch[-1]
-        current_turn.set(Turn.of(last))
-        config: RunnableConfig = {
-            "configurable": {"thread_id": thread},
-            "run_name": "mesh-turn",
-            "tags": ["chatixia"],
-            "metadata": {"mesh": {"peer": last.peer, "conversation": last.conversation, "message_id": last.message_id}},
-            "recursion_limit": self._recursion_limit,
-        }
-        return await self._run(batch, [_human(m) for m in batch], config)
-
-    async def _answer(self, thread: str, batch: list[Incoming], work: asyncio.Task[str]) -> None:
-        last = batch[-1]
-        if work.cancelled():
-            self._tell(TurnEvent("failed", thread, tuple(batch), error="cancelled"))
-            await last.fail(Cancelled("the request was cancelled, or its time is over"))
-            return
-        error = work.exception()
-        if error is None:
-            self._tell(TurnEvent("ended", thread, tuple(batch), answer=work.result()))
-            if last.broadcast and self._policy.reply_to_broadcasts:
-                await self._send_back(last, work.result())
-            await self._reply(last, work.result())
-            return
-        # The peer learns that we failed, not how: a traceback tells a stranger too much.
-        logger.error("turn failed peer=%s id=%s", last.peer, last.message_id, exc_info=error)
-        self._tell(TurnEvent("failed", thread, tuple(batch), error=type(error).__name__))
-        await last.fail(RemoteError(f"{self.mesh.name!r} failed while it worked on the request", executed="yes"))
-
-    async def _send_back(self, broadcast: Incoming, answer: str) -> None:
-        place: dict[str, Any] = {"hops": broadcast.hops + 1, "chain": (*broadcast.chain, self.mesh.name)}
-        try:
-            await self.mesh.send(broadcast.peer, answer, conversation=broadcast.conversation, **place)
-        except (MeshError, ValueError) as exc:
-            logger.warning("answer not sent peer=%s id=%s: %s", broadcast.peer, broadcast.message_id, exc)
-
-    async def _reply(self, request: Incoming, answer: str) -> None:
-        try:
-            await request.reply(answer)
-        except MeshError as exc:  # too big, say: the mesh told the peer so
-            logger.warning("answer not sent peer=%s id=%s: %s", request.peer, request.message_id, exc)
-        except ValueError as exc:  # lone surrogates, say
-            logger.warning("answer not sent peer=%s id=%s: %s", request.peer, request.message_id, exc)
-            await request.fail(RemoteError("the answer is not text that can be sent", executed="yes"))
-
-
-def _human(message: Incoming) -> HumanMessage:
-    """The message for a model: our own object, our own id, plain text. Nothing a peer sent is deserialised."""
-    human = HumanMessage(text.from_peer(message), name=text.safe_name(message.peer))
-    data = {"peer": message.peer, "conversation": message.conversation, "message_id": message.message_id}
-    return add_notification_metadata(human, source="chatixia_mesh", data=data)
+    return Incoming(
+        paused.peer,
+        "",
+        paused.conversation,
+        f"decision-{uuid.uuid4().hex}",
+        True,
+        hops=paused.hops,
+        ttl_s=DECISION_S,
+        chain=paused.chain,
+        meta={"resume": {"of": paused.message_id, "values": dict(values)}},
+        path=LOCAL,
+        _answer=answer,
+    )
