@@ -12,11 +12,12 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.tools import BaseTool, tool
 from openai import AsyncOpenAI, BadRequestError
 
-from chatixia_langchain import InboundPolicy, Incoming, MeshError
+from chatixia_langchain import MeshError
 from chatixia_langchain.agent.chat_loop import ChatLoop
 from chatixia_langchain.agent.store import MemoryStore
-from chatixia_langchain.agent.supervisor import Supervisor
 from chatixia_langchain.testing import OpenAIServer, ScriptedChat, ask_then_answer
+
+from .peer_turn import peer_turn
 
 
 @tool
@@ -229,7 +230,7 @@ async def test_openai_answer_that_was_cut_off_says_so_and_runs_nothing(
 async def test_openai_usage_of_each_step(server: OpenAIServer, client: AsyncOpenAI) -> None:
     """Each message has what its own model call used, the turn the sum; nothing is counted twice."""
     server.rule = openai_rule('{"n": 21}')
-    with Supervisor(InboundPolicy(tools=["double"])).turn(Incoming("p", "go", "c", "m", True)) as (turn, callbacks):
+    with peer_turn(tools=["double"]) as (turn, callbacks):
         answer = await openai_loop(client).ainvoke("go", config={"callbacks": callbacks})
     assert answer.usage_metadata == {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
     assert turn.spent.to_json()["models"] == {"local": {"input_tokens": 6, "output_tokens": 4, "total_tokens": 10}}
@@ -255,9 +256,8 @@ async def test_openai_request_that_is_wrong_anyway_fails(server: OpenAIServer, c
 
 async def test_openai_turn_ends_when_its_tokens_are_used_up(server: OpenAIServer, client: AsyncOpenAI) -> None:
     server.rule = openai_rule('{"n": 21}')
-    policy = InboundPolicy(tools="all", max_tokens=5)
-    came = Incoming("p", "go", "c", "m", True)
-    with Supervisor(policy).turn(came) as (_, callbacks), pytest.raises(MeshError, match="5 tokens") as caught:
+    policy: dict[str, Any] = {"tools": "all", "max_tokens": 5}
+    with peer_turn(**policy) as (_, callbacks), pytest.raises(MeshError, match="5 tokens") as caught:
         await openai_loop(client).ainvoke("go", config={"callbacks": callbacks})
     assert caught.value.code == "budget_exceeded"
     assert len(server.requests) == 1

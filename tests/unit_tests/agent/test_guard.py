@@ -10,11 +10,12 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool, tool
 
-from chatixia_langchain import InboundPolicy, Incoming, MeshError
+from chatixia_langchain import MeshError
 from chatixia_langchain.agent.chat_loop import ChatLoop
-from chatixia_langchain.agent.guard import allowed, guarded, kept_back, refusal, tools_of
-from chatixia_langchain.agent.supervisor import Supervisor
+from chatixia_langchain.agent.guard import allowed, kept_back, refusal, tools_of
 from chatixia_langchain.testing import ScriptedChat
+
+from .peer_turn import peer_turn
 
 RAN: list[str] = []
 
@@ -49,10 +50,6 @@ read.metadata = {"readOnlyHint": True}
 TOOLS: list[BaseTool] = [wipe, post, read]
 
 
-def message(**more: Any) -> Incoming:
-    return Incoming("p", "hello", "c", "m1", True, **more)
-
-
 def calls_everything(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
     """A model that calls all tools it ever heard of, offered or not."""
     results = [m.text for m in messages if isinstance(m, ToolMessage)]
@@ -67,7 +64,7 @@ def calls_everything(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessa
 )
 async def test_loop_runs_only_what_the_policy_lets_it(names: Any, ran: list[str]) -> None:
     loop = ChatLoop(ScriptedChat(rule=calls_everything), tools=TOOLS)
-    with Supervisor(InboundPolicy(tools=names)).turn(message()):
+    with peer_turn(tools=names):
         answer = await loop.ainvoke("go")
     assert sorted(RAN) == ran
     assert answer.text.count("tool_refused") == len(TOOLS) - len(ran)
@@ -81,20 +78,20 @@ async def test_loop_outside_of_a_turn_runs_everything() -> None:
 async def test_tools_kept_back_are_not_offered() -> None:
     offered: list[tuple[str, ...]] = []
     model = ScriptedChat(rule=lambda messages, tools: offered.append(tools) or "done")  # type: ignore[func-returns-value]
-    with Supervisor(InboundPolicy(tools=["post"])).turn(message()):
+    with peer_turn(tools=["post"]):
         await ChatLoop(model, tools=TOOLS).ainvoke("go")
     assert offered == [("post", "read")]
 
 
 def test_provider_tools_are_kept_back_by_name_or_type() -> None:
     given: list[Any] = [wipe, {"type": "web_search"}, {"type": "function", "function": {"name": "wipe"}}, read]
-    with Supervisor(InboundPolicy(tools=["web_search"])).turn(message()):
+    with peer_turn(tools=["web_search"]):
         assert allowed(given) == [{"type": "web_search"}, read]
     assert allowed(given) == given
 
 
 def test_hint_must_be_true_itself() -> None:
-    with Supervisor(InboundPolicy()).turn(message()):
+    with peer_turn():
         for hint in ("true", 1, False, None):
             assert refusal("x", {"readOnlyHint": hint}) is not None, hint
         assert refusal("x", {"readOnlyHint": True}) is None
@@ -124,24 +121,18 @@ async def test_no_way_around_the_guard(way: str) -> None:
             case _:
                 return await outer.ainvoke({"what": "x"})
 
-    with Supervisor(InboundPolicy()).turn(message()) as (_, callbacks), pytest.raises(MeshError) as caught:
+    with peer_turn() as (_, callbacks), pytest.raises(MeshError) as caught:
         await RunnableLambda(node).ainvoke("go", {"callbacks": callbacks})
     assert caught.value.code == "tool_refused"
     assert RAN == []
-    with Supervisor(InboundPolicy(tools="all")).turn(message()) as (_, callbacks):
+    with peer_turn(tools="all") as (_, callbacks):
         await RunnableLambda(node).ainvoke("go", {"callbacks": callbacks})
     assert len(RAN) == 1, "the same way runs the tool once the policy lets it"
 
 
-async def test_guard_ends_with_its_turn() -> None:
-    with guarded(()), pytest.raises(MeshError):
-        wipe.invoke({"what": "x"})
-    assert wipe.invoke({"what": "x"}) == "wiped x"
-
-
 async def test_turns_side_by_side_have_their_own_guards() -> None:
     async def turn(names: Any) -> int:
-        with Supervisor(InboundPolicy(tools=names)).turn(message()):
+        with peer_turn(tools=names):
             await asyncio.sleep(0)
             answer = await ChatLoop(ScriptedChat(rule=calls_everything), tools=TOOLS).ainvoke("go")
             return answer.text.count("tool_refused")
@@ -165,10 +156,10 @@ async def test_plain_graph_does_not_run_what_is_kept_back() -> None:
     agents = pytest.importorskip("langchain.agents")
     graph = agents.create_agent(ScriptedChat(rule=calls_everything), TOOLS)
     given = {"messages": [("user", "go")]}
-    with Supervisor(InboundPolicy()).turn(message()) as (_, callbacks), pytest.raises(MeshError, match="tool_refused"):
+    with peer_turn() as (_, callbacks), pytest.raises(MeshError, match="tool_refused"):
         await graph.ainvoke(given, {"callbacks": callbacks})
     assert set(RAN) <= {"read"}
     RAN.clear()
-    with Supervisor(InboundPolicy(tools="all")).turn(message()) as (_, callbacks):
+    with peer_turn(tools="all") as (_, callbacks):
         await graph.ainvoke(given, {"callbacks": callbacks})
     assert sorted(RAN) == ["post", "read", "wipe"]

@@ -9,11 +9,12 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from chatixia_langchain import InboundPolicy, Incoming, MeshError
+from chatixia_langchain import MeshError
 from chatixia_langchain.agent.chat_loop import ChatLoop
-from chatixia_langchain.agent.supervisor import Supervisor
 from chatixia_langchain.agent.usage import REMOTE_TAG, UsageCounter
 from chatixia_langchain.testing import ScriptedChat
+
+from .peer_turn import peer_turn
 
 
 def tokens(a: int, b: int) -> dict[str, int]:
@@ -27,13 +28,9 @@ def using(model: str, said: str = "ok", a: int = 3, b: int = 2) -> ScriptedChat:
     return ScriptedChat(rule=lambda messages, _: answer)
 
 
-def message(text: str = "hello") -> Incoming:
-    return Incoming("p", text, "c", "m1", True)
-
-
 @pytest.mark.parametrize("stream", [True, False])
 async def test_tokens_are_summed_by_model(stream: bool) -> None:
-    with Supervisor(InboundPolicy()).turn(message()) as (turn, callbacks):
+    with peer_turn() as (turn, callbacks):
         for model in (using("big"), using("small", a=1, b=1), using("big"), using("")):
             bound = model.with_config(callbacks=callbacks)
             if stream:
@@ -45,14 +42,14 @@ async def test_tokens_are_summed_by_model(stream: bool) -> None:
 
 
 async def test_sync_models_in_threads_are_counted_too() -> None:
-    with Supervisor(InboundPolicy()).turn(message()) as (turn, callbacks):
+    with peer_turn() as (turn, callbacks):
         await RunnableLambda(lambda x: using("m").invoke(x).text).abatch(["a", "b", "c"], {"callbacks": callbacks})
     assert turn.spent.models == {"m": tokens(9, 6)}
 
 
 async def test_runs_of_a_peers_model_are_not_counted_here() -> None:
     """They come with the peer's reply; their events pass by here only to be seen."""
-    with Supervisor(InboundPolicy()).turn(message()) as (turn, callbacks):
+    with peer_turn() as (turn, callbacks):
         await using("theirs").ainvoke("x", {"callbacks": callbacks, "tags": [REMOTE_TAG]})
         await using("ours").ainvoke("x", {"callbacks": callbacks})
     assert turn.spent.models == {"ours": tokens(3, 2)}
@@ -62,7 +59,7 @@ async def test_failed_call_is_forgotten() -> None:
     def broken(messages: list[BaseMessage], _: tuple[str, ...]) -> str:
         raise ConnectionError("away")
 
-    with Supervisor(InboundPolicy()).turn(message()) as (turn, callbacks):
+    with peer_turn() as (turn, callbacks):
         (counter,) = [c for c in callbacks if isinstance(c, UsageCounter)]
         with pytest.raises(ConnectionError):
             await ScriptedChat(rule=broken).ainvoke("x", {"callbacks": callbacks})
@@ -93,9 +90,8 @@ async def test_turn_ends_when_its_tokens_are_used_up(kind: str) -> None:
     agents = pytest.importorskip("langchain.agents")
     model = ScriptedChat(rule=endless)
     loop, graph = ChatLoop(model, tools=[step], max_steps=50), agents.create_agent(model, [step])
-    supervisor = Supervisor(InboundPolicy(max_tokens=200))
     go = [HumanMessage("go")]
-    with supervisor.turn(message()) as (turn, callbacks), pytest.raises(MeshError, match="the 200 tokens") as caught:
+    with peer_turn(max_tokens=200) as (turn, callbacks), pytest.raises(MeshError, match="the 200 tokens") as caught:
         await (
             loop.ainvoke(go, config={"callbacks": callbacks})
             if kind == "loop"
@@ -105,26 +101,6 @@ async def test_turn_ends_when_its_tokens_are_used_up(kind: str) -> None:
     assert turn.spent.total()["total_tokens"] == 200
 
 
-async def test_a_failed_turn_is_booked_too() -> None:
-    supervisor = Supervisor(InboundPolicy(max_tokens=100))
-
-    def incoming(n: int) -> Incoming:
-        return Incoming("p", f"t{n}", "c", "m1", True)  # the same root
-
-    assert supervisor.admit([incoming(1)])[1] == []
-
-    async def broken() -> None:
-        with supervisor.turn(incoming(1)) as (_, callbacks):
-            await using("m", a=90, b=10).ainvoke("x", {"callbacks": callbacks})
-            raise RuntimeError("broken after the model was paid")
-
-    with pytest.raises(RuntimeError, match="broken"):
-        await broken()
-    ((_, refused),) = supervisor.admit([incoming(2)])[1]
-    assert refused.code == "budget_exceeded"
-    assert "100 tokens" in refused.message
-
-
 async def test_loop_messages_have_the_usage_of_their_own_step() -> None:
     def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage:
         done = isinstance(messages[-1], ToolMessage)
@@ -132,7 +108,7 @@ async def test_loop_messages_have_the_usage_of_their_own_step() -> None:
         usage: Any = tokens(10 if done else 7, 1)
         return AIMessage("done" if done else "", tool_calls=call, usage_metadata=usage)
 
-    with Supervisor(InboundPolicy()).turn(message()) as (turn, callbacks):
+    with peer_turn() as (turn, callbacks):
         answer = await ChatLoop(ScriptedChat(rule=rule), tools=[step]).ainvoke("go", config={"callbacks": callbacks})
     assert answer.usage_metadata == tokens(10, 1)
     assert turn.spent.total() == tokens(17, 2)
