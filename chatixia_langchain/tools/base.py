@@ -1,5 +1,4 @@
-"""What all mesh tools share: the error contract, and how a call finds its conversation, its id and its place in a
-chain.
+"""What all mesh tools share: the error contract, and how a call finds its conversation and its id.
 
 The error contract: a failure of a peer or of the way to it becomes a `MeshToolError`, which LangChain turns into an
 error `ToolMessage` that the model can read. Our own bugs raise.
@@ -8,17 +7,22 @@ error `ToolMessage` that the model can read. Our own bugs raise.
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..agent import text
-from ..agent.context import current_tool_call, current_turn
 from ..errors import MeshError
+from ..mesh.budget import Usage
+from ..mesh.context import current_tool_call
 from ..mesh.mesh import Mesh
+from ..mesh.types import Reply
 
 Injected = Annotated[Any, InjectedToolArg()]
 """langgraph's runtime, hidden from the model.
@@ -57,48 +61,82 @@ class MeshBaseTool(BaseTool):
     handle_tool_error: Any = handle
 
 
+class MeshToolArtifact(TypedDict):
+    """What the program (not the model) gets beside the answer. Plain JSON, since checkpointers store it.
+
+    `usage` is what the peer says that it used, with that of the peers it asked: see `Usage.to_json`.
+    """
+
+    peer: str
+    conversation: str
+    message_id: str
+    path: str
+    latency_ms: float
+    usage: dict[str, Any]
+
+
+def artifact(reply: Reply, usage: Usage) -> MeshToolArtifact:
+    """The artifact of an answer."""
+    return MeshToolArtifact(
+        peer=reply.peer,
+        conversation=reply.conversation,
+        message_id=reply.message_id,
+        path=reply.path,
+        latency_ms=round(reply.latency_s * 1e3, 3),
+        usage=usage.to_json(),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What one tool call sends along. `options` are keyword arguments of `Mesh.ask` and `Mesh.send`."""
 
     message_id: str | None
     conversation: str | None
-    hops: int
-    chain: tuple[str, ...]
-    timeout_s: float | None
 
     @classmethod
-    def of(
-        cls, name: str, runtime: Any, config: RunnableConfig | None, *, timeout_s: float | None = None, to: str = ""
-    ) -> Call:
+    def of(cls, name: str, runtime: Any, config: RunnableConfig | None, *, to: str = "") -> Call:
         """Find the call's place: thread and tool call id make its conversation and its message id.
 
         A tool node that runs again makes the same id, so the peer answers again instead of working again. Outside of
         an agent there is neither, and the mesh makes fresh ones.
         """
-        thread = _thread_id(config) or _thread_id(getattr(runtime, "config", None))
-        call_id = getattr(runtime, "tool_call_id", None)
-        call_id = call_id if isinstance(call_id, str) and call_id else current_tool_call.get()
-        turn = current_turn.get()
-        hops, chain, left = (0, (), timeout_s) if turn is None else turn.nested(name, timeout_s)
+        runtime = tool_runtime(runtime)
+        thread = _configured(config, "thread_id") or _configured(getattr(runtime, "config", None), "thread_id")
+        call_id = getattr(runtime, "tool_call_id", None) or current_tool_call.get()
         message_id = _digest(name, thread, call_id, to) if thread and call_id else None
-        conversation = f"t-{_digest(name, thread)[:24]}" if thread else None
-        return cls(message_id, conversation, hops, chain, left)
+        return cls(message_id, _conversation(name, thread))
+
+    @classmethod
+    def in_node(cls, name: str, config: RunnableConfig | None, content: str, *, to: str) -> Call:
+        """Find the place of a call that no tool makes: in a graph's node, thread, step and content make its id.
+
+        langgraph gives each task of a thread a `checkpoint_ns`, and the same one when it runs it again. Outside of a
+        graph there is none, and the mesh makes a fresh id; the thread makes the conversation all the same.
+        """
+        thread, step = _configured(config, "thread_id"), _configured(config, "checkpoint_ns")
+        message_id = _digest(name, thread, step, to, content) if thread and step else None
+        return cls(message_id, _conversation(name, thread))
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments that `ask` and `send` share."""
-        return {
-            "message_id": self.message_id,
-            "conversation": self.conversation,
-            "hops": self.hops,
-            "chain": self.chain,
-        }
+        return {"message_id": self.message_id, "conversation": self.conversation}
 
 
-def _thread_id(config: Any) -> str:
-    configurable = config.get("configurable") if isinstance(config, dict) else None
-    thread = configurable.get("thread_id") if isinstance(configurable, dict) else None
-    return thread if isinstance(thread, str) else ""
+def tool_runtime(given: Any) -> Any:
+    """langgraph's `ToolRuntime` if it is one, else None: outside of a graph whoever calls may put anything there."""
+    prebuilt = sys.modules.get("langgraph.prebuilt")  # not loaded: nobody can have made one
+    return given if prebuilt is not None and isinstance(given, prebuilt.ToolRuntime) else None
+
+
+def _configured(config: Mapping[str, Any] | None, key: str) -> str:
+    """A value of `configurable`; thread ids may be UUIDs or numbers too."""
+    value = ((config or {}).get("configurable") or {}).get(key)
+    return "" if value is None else str(value)
+
+
+def _conversation(name: str, thread: str) -> str | None:
+    return f"t-{_digest(name, thread)[:24]}" if thread else None
 
 
 def _digest(*parts: str) -> str:
@@ -108,3 +146,14 @@ def _digest(*parts: str) -> str:
 def illegal(why: ValueError) -> MeshError:
     """The model named a peer or wrote a text that cannot be sent: its mistake to mend, not ours."""
     return MeshError(str(why), code="invalid_line", executed="no")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What failed out there, or was asked for wrongly, is an error that the model reads. Our own bugs raise."""
+    try:
+        yield
+    except MeshError as exc:
+        raise MeshToolError(exc) from exc
+    except ValueError as exc:
+        raise MeshToolError(illegal(exc)) from exc

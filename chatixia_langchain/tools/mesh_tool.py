@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, Field
 
 from ..agent import text
-from ..errors import MeshError, PeerUnreachable
+from ..errors import PeerUnreachable
 from ..mesh.mesh import Mesh
-from ..mesh.types import Reply
-from .base import Call, Injected, MeshBaseTool, MeshToolError, illegal
+from .base import Call, Injected, MeshBaseTool, MeshToolArtifact, MeshToolError, artifact, told, tool_runtime
+from .exchange import Exchange
 from .skill import arguments_model, find_skill, given
-
-
-class MeshToolArtifact(TypedDict):
-    """What the program (not the model) gets beside the answer. Plain JSON, since checkpointers store it."""
-
-    peer: str
-    conversation: str
-    message_id: str
-    path: str
-    latency_ms: float
 
 
 class AskPeerInput(BaseModel):
@@ -122,13 +112,10 @@ class MeshTool(MeshBaseTool):
         run_manager: CallbackManagerForToolRun | None = None,
         **arguments: Any,
     ) -> tuple[str, MeshToolArtifact]:
-        target, content, options = self._prepare(arguments, runtime, config)
-        try:
-            return _result(self.mesh.sync.ask(target, content, **options))
-        except MeshError as exc:
-            raise MeshToolError(exc) from exc
-        except ValueError as exc:
-            raise MeshToolError(illegal(exc)) from exc
+        exchange = self._exchange(arguments, runtime, config, run_manager)
+        with told():
+            reply = exchange.answer()
+        return reply.content, artifact(reply, exchange.usage)
 
     async def _arun(
         self,
@@ -138,34 +125,21 @@ class MeshTool(MeshBaseTool):
         run_manager: AsyncCallbackManagerForToolRun | None = None,
         **arguments: Any,
     ) -> tuple[str, MeshToolArtifact]:
-        target, content, options = self._prepare(arguments, runtime, config)
-        try:
-            return _result(await self.mesh.ask(target, content, **options))
-        except MeshError as exc:
-            raise MeshToolError(exc) from exc
-        except ValueError as exc:
-            raise MeshToolError(illegal(exc)) from exc
+        exchange = self._exchange(arguments, runtime, config, run_manager)
+        with told():
+            reply = await exchange.aanswer()
+        return reply.content, artifact(reply, exchange.usage)
 
-    def _prepare(
-        self, arguments: dict[str, Any], runtime: Any, config: RunnableConfig | None
-    ) -> tuple[str, str, dict[str, Any]]:
+    def _exchange(
+        self, arguments: dict[str, Any], runtime: Any, config: RunnableConfig | None, run_manager: Any
+    ) -> Exchange:
         """Whom to ask, what, and the keyword arguments of `Mesh.ask`."""
         target = self.peer or arguments["peer"]
         if self.allow is not None and target not in self.allow:
             raise MeshToolError(PeerUnreachable(target, "it is not among the peers this tool may ask"))
-        call = Call.of(self.mesh.name, runtime, config, timeout_s=self.timeout_s, to=target)
-        options = {"timeout": call.timeout_s, **call.options()}
-        if self.skill is None:
-            return target, arguments["message"], options
-        return target, "", options | {"skill": self.skill, "arguments": given(arguments, self.args_schema)}
-
-
-def _result(reply: Reply) -> tuple[str, MeshToolArtifact]:
-    artifact = MeshToolArtifact(
-        peer=reply.peer,
-        conversation=reply.conversation,
-        message_id=reply.message_id,
-        path=reply.path,
-        latency_ms=round(reply.latency_s * 1e3, 3),
-    )
-    return reply.content, artifact
+        options: dict[str, Any] = {"timeout": self.timeout_s}
+        options |= Call.of(self.mesh.name, runtime, config, to=target).options()
+        content = arguments.get("message", "") if self.skill is None else ""
+        if self.skill is not None:
+            options |= {"skill": self.skill, "arguments": given(arguments, self.args_schema)}
+        return Exchange(self.mesh, target, content, options, run_manager, tool_runtime(runtime))

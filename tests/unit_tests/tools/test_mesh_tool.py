@@ -55,7 +55,7 @@ async def test_one_peer_as_a_tool(pair: Pair) -> None:
     result = await tool.ainvoke(call(tool, message="hello"))
     assert isinstance(result, ToolMessage)
     assert (result.content, result.status) == ("echo: hello", "success")
-    assert set(result.artifact) == {"peer", "conversation", "message_id", "path", "latency_ms"}
+    assert set(result.artifact) == {"peer", "conversation", "message_id", "path", "latency_ms", "usage"}
     assert await tool.ainvoke({"message": "x"}) == "echo: x"
 
 
