@@ -111,6 +111,12 @@ class Inbox:
         """The answer given to request `id`; None while it runs or when the answer is not kept any more."""
         return self._answers.get(id)
 
+    def replace(self, id: str, answer: Answer) -> None:
+        """The kept answer to request `id` goes again as `answer`: the same under another id."""
+        if (kept := self._answers.get(id)) is not None:
+            self._answers[id] = answer
+            self._answer_bytes += len(answer.body) - len(kept.body)
+
     def cancel(self, id: str) -> Any | None:
         """The asker waits no longer: return the running request, and let the same id be asked again later."""
         if id == self._refused:

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from ..delivery.inbox import Answer
-from ..delivery.outbox import Entry
+from ..delivery.outbox import QUEUED, Entry
 from ..delivery.pending import Waiting
 from ..errors import Busy, MeshClosed, MeshError, MeshTimeout, MessageTooBig, PeerUnreachable, Undeliverable
 from ..protocol.envelope import Frame
@@ -254,11 +254,15 @@ class Requests:
                 "error",
             )
         waiting = peer.session.outbox.entries.get(kept.id)
-        if waiting is not None and waiting.tries == 0:
-            return  # it is about to go for the first time
+        if waiting is not None and waiting.state == QUEUED:
+            return  # it is about to go
         # Under an id of its own: an acknowledgement of the first copy, still on its way, must not end this one.
+        # It takes the place of that one: on a wire that breaks again and again copies would pile up.
         new = core.ids.next()
-        self._offer(peer, Answer(new, frames.with_id(kept.body, new), kept.kind), ANSWER_TTL_S)
+        copy = Answer(new, frames.with_id(kept.body, new), kept.kind)
+        peer.session.outbox.drop(kept.id)
+        peer.session.inbox.replace(id_, copy)
+        self._offer(peer, copy, ANSWER_TTL_S)
 
     def _offer(self, peer: PeerState, answer: Answer, ttl_s: float) -> None:
         now = self.core.now()
