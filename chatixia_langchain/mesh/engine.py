@@ -12,6 +12,7 @@ from ..config import MeshConfig
 from ..errors import MeshClosed, MeshError, Undeliverable
 from ..transport.base import LinkState, PeerDown, PeerJoined, PeerLeft, PeerUp, Received, Transport, TransportEvent
 from .core import Core, PeerState
+from .directory import read_card
 from .outgoing import Outgoing
 from .paths import Paths
 from .receiver import Receiver
@@ -102,6 +103,9 @@ class Engine:
         peer.online = True
         peer.protocol = event.protocol if not peer.up else peer.protocol
         peer.fingerprint = event.fingerprint or peer.fingerprint
+        if event.card is not None:
+            peer.description, peer.card_skills = read_card({"card": event.card})
+            self.core.changed()
         self._seen(peer)
         peer.nudge.set()  # a dial that pauses goes on at once
         if new:

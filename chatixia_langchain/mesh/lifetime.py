@@ -72,6 +72,7 @@ class Lifetime:
         try:
             _make_private(self._config.state_dir)
             transport = self._make()
+            transport.card = self._config.card()
             self.engine = Engine(self._config, transport)
             self.second = SecondPath(self._config, self.engine)
             starting = asyncio.ensure_future(self._join(transport, self.engine, self.second))

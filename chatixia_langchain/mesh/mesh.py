@@ -24,6 +24,7 @@ from ..errors import MeshClosed, MeshError, PeerUnreachable
 from ..transport.base import Transport
 from .context import current_turn
 from .engine import Engine
+from .fanout import choose, gather, share_id
 from .feed import Feed, Taker
 from .lifetime import Lifetime
 from .options import AskOptions, BroadcastOptions, SendOptions
@@ -208,6 +209,38 @@ class Mesh:
         """
         engine = self._engine()
         return await self._portal.call(partial(engine.requests.broadcast, content, to, current_turn.get(), **options))
+
+    async def ask_many(
+        self,
+        content: str,
+        *,
+        to: Iterable[str] | None = None,
+        k: int | None = None,
+        quorum: int | None = None,
+        **options: Unpack[AskOptions],
+    ) -> dict[str, Reply | MeshError]:
+        """Ask many at once: `to`, else everyone who is there; of them those whose card has `skill`; at most `k`.
+
+        Returns when all have answered or failed (MeshTimeout after `timeout` seconds), or when `quorum` good replies
+        are there: the rest is cancelled, and is Cancelled in the result. Options are those of `ask`: `skill` is called
+        only with `arguments`, else `content` is asked; each peer's message id is made from `message_id` and its name.
+        Raises ValueError for `k` or `quorum` under 1, TypeError for content that is no string.
+        """
+        engine = self._engine()
+        if not isinstance(content, str):
+            raise TypeError(f"content is a {type(content).__name__}, it must be a str")
+        if quorum is not None and quorum < 1:
+            raise ValueError(f"quorum is {quorum}, it must be 1 or more")
+        names = choose(self.peers, to, options.get("skill"), k)
+        shared: dict[str, Any] = {**options, "conversation": options.get("conversation") or engine.core.ids.next()}
+        if not shared.get("arguments"):
+            shared.pop("skill", None)
+        base, turn = shared.pop("message_id", None), current_turn.get()
+
+        async def ask(peer: str) -> Reply:
+            return await engine.requests.ask(peer, content, turn, message_id=share_id(base, peer), **shared)
+
+        return await self._portal.call(gather, ask, names, quorum)
 
     async def delivered(self, receipt: Receipt) -> Receipt:
         """Wait, on any loop, until the receipt has its final state."""

@@ -29,6 +29,10 @@ class SyncMesh:
         """See `Mesh.ask_stream`: a blocking iterator with `reply` and `close()`."""
         return SyncReplyStream(self._mesh._portal, self._mesh._ask_into(peer, content, options))
 
+    def ask_many(self, content: str, **options: Any) -> dict[str, Reply | MeshError]:
+        """See `Mesh.ask_many`."""
+        return self._mesh.call_sync(partial(self._mesh.ask_many, content, **options))
+
     def send(self, peer: str, content: str, **options: Unpack[SendOptions]) -> Receipt:
         """See `Mesh.send`."""
         return self._mesh.call_sync(partial(self._mesh.send, peer, content, **options))

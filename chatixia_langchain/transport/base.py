@@ -11,12 +11,15 @@ The conversation with a transport:
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..protocol.limits import MAX_MESSAGE_BYTES
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,15 @@ class PeerDown:
 
 @dataclass(frozen=True, slots=True)
 class PeerJoined:
-    """The registry says that `peer` is online; there may be no channel yet."""
+    """The registry says that `peer` is online; there may be no channel yet.
+
+    `card` is what the peer says of itself, where there is no registry to ask.
+    """
 
     peer: str
     fingerprint: str = ""
     protocol: int = 1
+    card: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,18 @@ class Transport(ABC):
     name: str = "?"
     why: str = ""
     """Why it was chosen, for people."""
+    card: Mapping[str, Any] | None = None
+    """What other agents may know of this one. Set before `start`; transports with a registry leave it to that."""
+    _sink: Sink | None = None
+
+    def _emit(self, event: TransportEvent) -> None:
+        """Hand `event` to the sink, if this transport is open. A sink that raises must not end a reader."""
+        if self._sink is None:
+            return
+        try:
+            self._sink(event)
+        except Exception:
+            logger.exception("the sink raised at %s", type(event).__name__)
 
     @abstractmethod
     async def start(self, sink: Sink) -> TransportInfo:

@@ -22,7 +22,7 @@ import msgspec
 from ..config import MeshConfig
 from ..errors import Busy, InvalidLine, LinkDown, MeshError, MessageTooBig, PeerUnreachable
 from ..protocol.limits import MAX_MESSAGE_BYTES, is_peer_id
-from .base import LinkState, Received, Sink, Transport, TransportEvent, TransportInfo
+from .base import LinkState, Received, Sink, Transport, TransportInfo
 from .mailbox_out import Outgoing, Queues
 from .mailbox_peers import MailboxPeers
 from .registry_api import RegistryApi
@@ -173,14 +173,6 @@ class MailboxTransport(Transport):
         task = asyncio.create_task(job, name=f"mailbox-{what}-{self._config.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _emit(self, event: TransportEvent) -> None:
-        if self._sink is None:
-            return
-        try:
-            self._sink(event)
-        except Exception:  # the sink must not end the reader
-            logger.exception("the sink raised at %s", type(event).__name__)
 
     def _set_link(self, up: bool, reason: str = "") -> None:
         if up == self._link_up:

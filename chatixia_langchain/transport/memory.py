@@ -68,8 +68,8 @@ class MemoryHub:
             if member.peer_id in self.members:
                 raise LinkDown(f"{member.peer_id!r} is already in this hub", retryable=False)
             for other in self.members.values():
-                other.post(PeerJoined(member.peer_id))
-                member.post(PeerJoined(other.peer_id))
+                other.post(PeerJoined(member.peer_id, card=member.card))
+                member.post(PeerJoined(other.peer_id, card=other.card))
             self.members[member.peer_id] = member
 
     def leave(self, member: MemoryTransport) -> None:
@@ -261,8 +261,7 @@ class MemoryTransport(Transport):
             self._scheduled = False
             now, self._inbox = self._inbox, deque()
         for event, channel in now:
-            sink = self._sink
-            if sink is None:
+            if self._sink is None:
                 return
             if isinstance(event, Received) and channel is not None:
                 self._took(event, channel)
@@ -272,10 +271,7 @@ class MemoryTransport(Transport):
             elif isinstance(event, PeerDown):
                 self._channels.pop(event.peer, None)
                 self._wake(event.peer)
-            try:
-                sink(event)
-            except Exception:
-                logger.exception("peer=%s: the sink raised at %s", self.peer_id, type(event).__name__)
+            self._emit(event)
 
     def _took(self, event: Received, channel: _Channel) -> None:
         before = channel.queued[event.peer]

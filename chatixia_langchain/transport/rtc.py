@@ -29,7 +29,6 @@ from .base import (
     Received,
     Sink,
     Transport,
-    TransportEvent,
     TransportInfo,
 )
 from .registry_api import RegistryApi
@@ -150,14 +149,6 @@ class RtcTransport(Transport):
                     self._close(connection, "closed", flush=True)
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self._api.aclose()
-
-    def _emit(self, event: TransportEvent) -> None:
-        if self._sink is None:
-            return
-        try:
-            self._sink(event)
-        except Exception:  # the sink must not end the reader
-            logger.exception("the sink raised at %s", type(event).__name__)
 
     def _dial(self, peer: str) -> None:
         """Offer a connection, also to a peer we have not heard of: the registry knows best. Raises PeerUnreachable."""

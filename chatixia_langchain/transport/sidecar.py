@@ -20,7 +20,7 @@ import msgspec
 from ..config import MeshConfig, environment
 from ..errors import LinkDown, MeshError
 from ..protocol import ipc
-from .base import LinkState, PeerJoined, Sink, Transport, TransportEvent, TransportInfo
+from .base import LinkState, PeerJoined, Sink, Transport, TransportInfo
 from .ipc_session import IpcSession, path_text
 from .process import SidecarProcess, find_sidecar
 
@@ -135,14 +135,6 @@ class SidecarTransport(Transport):
         if self._session is None:
             raise LinkDown(f"no way to the sidecar: {self._down_reason}")
         return self._session
-
-    def _emit(self, event: TransportEvent) -> None:
-        if self._sink is None:
-            return
-        try:
-            self._sink(event)
-        except Exception:  # the sink must not end the reader
-            logger.exception("the sink raised at %s", type(event).__name__)
 
     async def _run(self, started: asyncio.Future[TransportInfo]) -> None:
         pause = PAUSE_MIN_S
