@@ -90,6 +90,13 @@ class _Reading:
             raise Cancelled("the stream was closed before the reply came")
         return self._task.result()
 
+    @property
+    def whole(self) -> Reply | None:
+        """The reply if it is there. From any thread."""
+        task = self._task
+        good = task is not None and task.done() and not task.cancelled() and task.exception() is None
+        return task.result() if good and task is not None else None
+
     async def reply(self) -> Reply:
         """The whole reply; what was not read yet is let go. Raises what `ask` raises."""
         await self.start()
@@ -143,6 +150,11 @@ class ReplyStream:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
+    @property
+    def whole(self) -> Reply | None:
+        """The reply, if it is there already: what is still to be read is its rest."""
+        return self._reading.whole
+
     async def reply(self) -> Reply:
         """Wait for the whole reply; chunks that were not read are dropped. Raises what `ask` raises."""
         return await self._portal.call(self._reading.reply)
@@ -180,6 +192,11 @@ class SyncReplyStream:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def whole(self) -> Reply | None:
+        """The reply, if it is there already: what is still to be read is its rest."""
+        return self._reading.whole
 
     @property
     def reply(self) -> Reply:

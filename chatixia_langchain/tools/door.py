@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import RunnableConfig
 
-from ..errors import MeshError, PeerUnreachable
+from ..errors import PeerUnreachable
 from ..mesh.types import Peer
-from .base import MeshBaseTool, MeshToolError, illegal
+from .base import MeshBaseTool, told
 
 READ_ONLY = {"readOnlyHint": True}
 """`metadata` of a tool that changes nothing: the MCP annotation. A policy lets peers' turns use it."""
@@ -27,22 +25,22 @@ class DoorTool(MeshBaseTool):
         self,
         *,
         runtime: Any = None,
-        config: RunnableConfig | None = None,
+        config: RunnableConfig,  # langchain-core passes it for this very annotation, for no other
         run_manager: CallbackManagerForToolRun | None = None,
         **arguments: Any,
     ) -> tuple[Any, Any]:
-        with _told():
+        with told():
             return self.mesh.call_sync(self._work, arguments, runtime, config)
 
     async def _arun(
         self,
         *,
         runtime: Any = None,
-        config: RunnableConfig | None = None,
+        config: RunnableConfig,  # langchain-core passes it for this very annotation, for no other
         run_manager: AsyncCallbackManagerForToolRun | None = None,
         **arguments: Any,
     ) -> tuple[Any, Any]:
-        with _told():
+        with told():
             return await self.mesh.call(self._work, arguments, runtime, config)
 
     async def _work(self, arguments: dict[str, Any], runtime: Any, config: RunnableConfig | None) -> tuple[Any, Any]:
@@ -59,14 +57,3 @@ class DoorTool(MeshBaseTool):
         """The peers this tool may show, by name."""
         peers = self.mesh.peers.values()
         return sorted((p for p in peers if self.allow is None or p.id in self.allow), key=lambda p: p.id)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What failed out there, or was asked for wrongly, is an error that the model reads. Our own bugs raise."""
-    try:
-        yield
-    except MeshError as exc:
-        raise MeshToolError(exc) from exc
-    except ValueError as exc:
-        raise MeshToolError(illegal(exc)) from exc

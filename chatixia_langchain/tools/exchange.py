@@ -35,6 +35,7 @@ class Exchange:
         self._how: dict[str, Any] = {"stream": True} if self._listeners.stream else {}
         self._spent = Usage()
         self._id: str | None = None  # under which LangChain streamed the answer
+        self._of = ""  # the request that the peer paused on
         self.reply: Reply | None = None
 
     @property
@@ -116,6 +117,7 @@ class Exchange:
         self._spent.add_peer(self._peer, reply.usage)
         if not reply.interrupts:
             return True
-        values = ask_human(reply, resumable=self._resumable)
-        self._content, self._options = "", {"timeout": self._options.get("timeout"), **resume(reply, values)}
+        self._of = self._of or reply.message_id
+        values = ask_human(reply, self._of, resumable=self._resumable)
+        self._content, self._options = "", {"timeout": self._options.get("timeout"), **resume(reply, self._of, values)}
         return False

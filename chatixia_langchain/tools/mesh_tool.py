@@ -108,7 +108,7 @@ class MeshTool(MeshBaseTool):
         self,
         *,
         runtime: Any = None,
-        config: RunnableConfig | None = None,
+        config: RunnableConfig,  # langchain-core passes it for this very annotation, for no other
         run_manager: CallbackManagerForToolRun | None = None,
         **arguments: Any,
     ) -> tuple[str, MeshToolArtifact]:
@@ -121,7 +121,7 @@ class MeshTool(MeshBaseTool):
         self,
         *,
         runtime: Any = None,
-        config: RunnableConfig | None = None,
+        config: RunnableConfig,  # langchain-core passes it for this very annotation, for no other
         run_manager: AsyncCallbackManagerForToolRun | None = None,
         **arguments: Any,
     ) -> tuple[str, MeshToolArtifact]:

@@ -42,13 +42,15 @@ class RemoteRun:
     async def aask(self) -> Reply:
         """Ask without a stream."""
         self.reply = await self.mesh.ask(self.peer, self.content, **self.options)
-        await self.listeners.ahear(self.reply.content, 0)
+        if not self.reply.interrupts:
+            await self.listeners.ahear(self.reply.content, 0)
         return self.reply
 
     def ask(self) -> Reply:
         """`aask` for code that is not async."""
         self.reply = self.mesh.sync.ask(self.peer, self.content, **self.options)
-        self.listeners.hear(self.reply.content, 0)
+        if not self.reply.interrupts:
+            self.listeners.hear(self.reply.content, 0)
         return self.reply
 
     async def astep(self) -> AsyncIterator[str]:
@@ -56,27 +58,28 @@ class RemoteRun:
         stream = self._stream = self._stream or self.mesh.ask_stream(self.peer, self.content, **self.options)
         chunk = self._ahead or await anext(stream, None)
         self._ahead, step = None, 0 if chunk is None else chunk.step
-        while chunk is not None and chunk.step == step:
+        while chunk is not None and chunk.step == step and not _paused(stream):
             await self.listeners.ahear(chunk.text, step)
             yield chunk.text
             chunk = await anext(stream, None)
         self._ahead = chunk
-        if chunk is None:
+        if chunk is None or _paused(stream):
             self.reply = await stream.reply()
 
     def step(self) -> Iterator[str]:
         """`astep` for code that is not async."""
         if self._blocking is None:
             self._blocking = self.mesh.sync.ask_stream(self.peer, self.content, **self.options)
-        chunk = self._ahead or next(self._blocking, None)
+        stream = self._blocking
+        chunk = self._ahead or next(stream, None)
         self._ahead, step = None, 0 if chunk is None else chunk.step
-        while chunk is not None and chunk.step == step:
+        while chunk is not None and chunk.step == step and not _paused(stream):
             self.listeners.hear(chunk.text, step)
             yield chunk.text
-            chunk = next(self._blocking, None)
+            chunk = next(stream, None)
         self._ahead = chunk
-        if chunk is None:
-            self.reply = self._blocking.reply
+        if chunk is None or _paused(stream):
+            self.reply = stream.reply
 
     async def aclose(self) -> None:
         """End it; an unfinished run of the peer is cancelled."""
@@ -87,6 +90,11 @@ class RemoteRun:
         """`aclose` for code that is not async."""
         if self._blocking is not None:
             self._blocking.close()
+
+
+def _paused(stream: ReplyStream | SyncReplyStream) -> bool:
+    """True when the reply is there and says that the peer waits for a human: its text is no part of the answer."""
+    return stream.whole is not None and bool(stream.whole.interrupts)
 
 
 class RemoteModel(BaseChatModel):
@@ -163,7 +171,9 @@ def _result(reply: Reply) -> ChatResult:
 
 def message(reply: Reply, usage: Usage, id: str | None = None) -> AIMessage:
     """The reply as a message of an agent that is named after the peer."""
-    return AIMessage(reply.content, name=text.safe_name(reply.peer), id=id, **told(reply, usage))
+    return AIMessage(
+        "" if reply.interrupts else reply.content, name=text.safe_name(reply.peer), id=id, **told(reply, usage)
+    )
 
 
 def told(reply: Reply, usage: Usage) -> dict[str, Any]:
