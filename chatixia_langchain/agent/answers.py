@@ -91,8 +91,9 @@ class Answers:
             self._pauses.waiting(thread, False)
 
     async def _send_back(self, broadcast: Incoming, answer: str) -> None:
+        hops, chain = broadcast.hops + 1, (*broadcast.chain, self._mesh.name)
         try:
-            await self._mesh.send(broadcast.peer, answer, conversation=broadcast.conversation)
+            await self._mesh.send(broadcast.peer, answer, conversation=broadcast.conversation, hops=hops, chain=chain)
         except (MeshError, ValueError) as exc:
             logger.warning("answer not sent peer=%s id=%s: %s", broadcast.peer, broadcast.message_id, exc)
 

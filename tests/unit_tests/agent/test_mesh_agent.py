@@ -12,9 +12,9 @@ from langchain_core.messages import BaseMessage, HumanMessage, get_notification_
 from langchain_core.runnables import RunnableLambda
 
 from chatixia_langchain import ChatLoop, InboundPolicy, Incoming, LocalMesh, Mesh, MeshAgent, MeshError, MeshTool
-from chatixia_langchain.agent.conversation import Router, thread_id
+from chatixia_langchain.agent.conversation import thread_id
 from chatixia_langchain.agent.mesh_agent import TurnEvent
-from chatixia_langchain.errors import Busy, MeshTimeout
+from chatixia_langchain.errors import MeshTimeout
 from chatixia_langchain.testing import ScriptedChat, ask_then_answer
 
 
@@ -139,7 +139,9 @@ async def test_circles_and_far_requests_are_refused(local: LocalMesh) -> None:
         rule = ask_then_answer(f"ask_{peer}", lambda q: {"message": "and you?"}, lambda r: f"they said: {r}")
         return ChatLoop(ScriptedChat(rule=rule), tools=[MeshTool(mesh, peer=peer)])
 
-    async with served(a, asking(a, "b"), on_turn=turns.append), served(b, asking(b, "a"), on_turn=turns.append):
+    policy = InboundPolicy(tools=["ask_a", "ask_b"])
+    options: dict[str, Any] = {"policy": policy, "on_turn": turns.append}
+    async with served(a, asking(a, "b"), **options), served(b, asking(b, "a"), **options):
         answer = (await a.ask("b", "start", chain=("a",))).content
     assert "in a circle" in answer
     assert sum(t.kind == "began" for t in turns) < 6
@@ -209,44 +211,6 @@ async def test_50_peers_times_20_messages(local: LocalMesh) -> None:
 async def _twenty(mesh: Mesh) -> None:
     answers = await asyncio.gather(*(mesh.ask("hub", str(k), conversation="c") for k in range(20)))
     assert [a.content for a in answers] == [str(k) for k in range(20)]
-
-
-async def test_full_conversation_refuses_and_loses_nothing() -> None:
-    gate, seen = asyncio.Event(), list[str]()
-
-    async def turn(thread: str, batch: list[Incoming]) -> None:
-        await gate.wait()
-        seen.extend(m.content for m in batch)
-
-    router = Router("me", turn, max_concurrency=1, max_queue=2)
-    taken = refused = 0
-    for n in range(10):
-        try:
-            await router.feed(Incoming("p", str(n), "c", f"m{n}", expects_reply=True))
-            taken += 1
-        except Busy:
-            refused += 1
-    assert (taken, refused) == (2, 8)
-    gate.set()
-    while len(seen) < taken:
-        await asyncio.sleep(0.01)
-    assert seen == [str(n) for n in range(taken)]
-    await router.aclose()
-
-
-async def test_idle_worker_ends_and_a_new_one_starts() -> None:
-    seen: list[str] = []
-
-    async def turn(thread: str, batch: list[Incoming]) -> None:
-        seen.extend(m.content for m in batch)
-
-    router = Router("me", turn, max_concurrency=1, max_queue=2, idle_s=0.05)
-    for text in ("a", "b"):
-        await router.feed(Incoming("p", text, "c", text, expects_reply=True))
-        assert router.threads == 1
-        await asyncio.sleep(0.2)
-        assert router.threads == 0
-    assert seen == ["a", "b"]
 
 
 def test_thread_ids_are_stable_and_apart() -> None:

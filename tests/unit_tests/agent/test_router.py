@@ -17,15 +17,28 @@ from chatixia_langchain.testing import ScriptedChat, ask_then_answer
 
 
 class Turns:
-    """Turns that wait for `gate` and note what they were given."""
+    """Turns that wait for `gate` and note what they were given; while `paused` they take decisions only."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
+        self.paused = False
+        self.repeated: set[str] = set()  # ids that were worked on before
         self.batches: list[list[Incoming]] = []
 
-    async def __call__(self, thread: str, batch: list[Incoming]) -> None:
+    async def take(self, thread: str, batch: list[Incoming]) -> bool:
         await self.gate.wait()
+        if "resume" in batch[-1].meta:
+            self.paused = False
+        elif self.paused:
+            return False
         self.batches.append(batch)
+        return True
+
+    async def again(self, thread: str, request: Incoming) -> bool:
+        if request.message_id in self.repeated:
+            await request.reply("as before")
+            return True
+        return False
 
     @property
     def texts(self) -> list[list[str]]:
@@ -73,6 +86,35 @@ async def test_a_request_has_a_turn_of_its_own() -> None:
     await router.aclose()
 
 
+async def test_full_conversation_refuses_and_loses_nothing() -> None:
+    turns = Turns()
+    router = Router("me", turns, max_concurrency=1, max_queue=2)
+    taken = refused = 0
+    for n in range(10):
+        try:
+            await router.feed(message(str(n), expects_reply=True))
+            taken += 1
+        except Busy:
+            refused += 1
+    assert (taken, refused) == (2, 8)
+    turns.gate.set()
+    await turns.until(taken)
+    assert turns.texts == [["0"], ["1"]]
+    await router.aclose()
+
+
+async def test_idle_worker_ends_and_a_new_one_starts() -> None:
+    turns = Turns()
+    turns.gate.set()
+    router = Router("me", turns, max_concurrency=1, max_queue=2, idle_s=0.05)
+    for text in ("a", "b"):
+        await router.feed(message(text, expects_reply=True))
+        assert router.threads == 1
+        await asyncio.sleep(0.2)
+        assert router.threads == 0
+    assert turns.texts == [["a"], ["b"]]
+
+
 async def test_conversations_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that makes up a conversation id per message gets no worker per message."""
     monkeypatch.setattr(conversation, "MAX_THREADS", 2)
@@ -107,6 +149,140 @@ async def test_time_spent_waiting_is_taken_off() -> None:
     await router.aclose()
 
 
+async def test_an_idle_conversation_makes_room_for_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "MAX_THREADS", 2)
+    turns = Turns()
+    turns.gate.set()
+    router = Router("me", turns, max_concurrency=8, max_queue=8, idle_s=60)
+    for name in ("x", "y", "z", "x"):
+        await asyncio.wait_for(router.feed(message(name, conversation=name, expects_reply=True)), 5)
+        await asyncio.sleep(0.01)
+    await turns.until(4)
+    assert router.threads == 2
+    await router.aclose()
+
+
+async def test_one_peer_cannot_take_the_room_of_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "MAX_THREADS_PER_PEER", 2)
+    turns = Turns()
+    router = Router("me", turns, max_concurrency=8, max_queue=8)
+    for name in ("x", "y"):
+        await router.feed(message(name, conversation=name, expects_reply=True))
+    with pytest.raises(Busy, match="2 conversations"):
+        await router.feed(message("z", conversation="z", expects_reply=True))
+    await router.feed(Incoming("another", "hi", "z", "m1", expects_reply=True))
+    assert router.threads == 3
+    await router.aclose()
+
+
+async def until_held(router: Router) -> None:
+    for _ in range(1000):
+        if all(lane.held for lane in router._lanes.values()):
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("nothing is held")
+
+
+def decision(answers: list[Any], **more: Any) -> Incoming:
+    made = message("decision", expects_reply=True, meta={"resume": {"of": "x", "values": {"i": True}}}, **more)
+    made._answer = noting(answers)
+    return made
+
+
+def noting(answers: list[Any]) -> Any:
+    async def note(answer: Any, _: Any) -> None:
+        answers.append(answer)
+
+    return note
+
+
+async def test_a_paused_thread_holds_its_mail_and_a_decision_overtakes_it() -> None:
+    turns = Turns()
+    turns.gate.set()
+    turns.paused = True
+    router = Router("me", turns, max_concurrency=1, max_queue=8)
+    for n, asks in enumerate((False, False, True, False)):
+        await router.feed(message(str(n), expects_reply=asks))
+    await until_held(router)
+    assert (turns.texts, router.waiting) == ([], 4)
+    await router.feed(decision([]))
+    await turns.until(5)
+    assert turns.texts == [["decision"], ["0", "1"], ["2"], ["3"]], "nothing lost, doubled or turned round"
+    await router.aclose()
+
+
+async def test_a_held_request_is_failed_before_its_time_is_over() -> None:
+    """So that the asker hears that a human is waited for, and not only that time ran out."""
+    turns, answers = Turns(), list[Any]()
+    turns.gate.set()
+    turns.paused = True
+    router = Router("me", turns, max_concurrency=1, max_queue=8)
+    short, long = (message(str(n), expects_reply=True, ttl_s=n) for n in (0.3, 60))
+    short._answer = long._answer = noting(answers)
+    await router.feed(short)
+    await router.feed(long)
+    await asyncio.sleep(0.2)
+    assert [a.code for a in answers] == ["held"]
+    assert router.waiting == 1
+    await router.feed(decision([]))
+    await turns.until(2)
+    assert turns.texts == [["decision"], ["60"]]
+    await router.aclose()
+
+
+async def test_a_repeated_request_is_answered_while_others_are_held() -> None:
+    turns, answers = Turns(), list[Any]()
+    turns.gate.set()
+    turns.paused = True
+    turns.repeated = {"id-again"}
+    router = Router("me", turns, max_concurrency=1, max_queue=8)
+    await router.feed(message("held", expects_reply=True))
+    await until_held(router)
+    again = message("again", expects_reply=True)
+    again._answer = noting(answers)
+    await router.feed(again)
+    while not answers:
+        await asyncio.sleep(0.005)
+    assert (answers, router.waiting) == (["as before"], 1)
+    await router.aclose()
+
+
+async def test_mail_for_a_paused_thread_is_bounded_and_stops_nobody_else() -> None:
+    """A human may be gone for days: mail past the bound is dropped with a word, requests are refused, and the loop
+    goes on, or the decision itself could never come in."""
+    turns, dropped = Turns(), list[str]()
+    turns.gate.set()
+    turns.paused = True
+    router = Router("me", turns, max_concurrency=1, max_queue=2, on_drop=lambda thread, m: dropped.append(m.content))
+    for n in range(5):
+        await asyncio.wait_for(router.feed(message(str(n))), 5)
+        await until_held(router)
+    assert dropped == ["2", "3", "4"]
+    with pytest.raises(Busy):
+        await router.feed(message("q", expects_reply=True))
+    await router.feed(decision([]))
+    await turns.until(3)
+    assert turns.texts == [["decision"], ["0", "1"]]
+    await router.aclose()
+
+
+async def test_a_feeder_that_waits_for_room_is_let_go_when_the_thread_pauses() -> None:
+    """The turn that made it wait may itself end in a pause."""
+    turns = Turns()
+    router = Router("me", turns, max_concurrency=1, max_queue=2)
+    await router.feed(message("running"))
+    await asyncio.sleep(0.01)
+    for text in "ab":
+        await router.feed(message(text))
+    waits = asyncio.create_task(router.feed(message("c")))
+    await asyncio.sleep(0.01)
+    assert not waits.done()
+    turns.paused = True
+    turns.gate.set()
+    await asyncio.wait_for(waits, 5)
+    await router.aclose()
+
+
 async def test_agents_that_ask_each_other_at_their_limit_do_not_wait_for_each_other() -> None:
     """Both may run one turn at a time, and both are asked at once something for which they must ask the other."""
     async with LocalMesh(transport="memory") as local:
@@ -121,8 +297,9 @@ async def test_agents_that_ask_each_other_at_their_limit_do_not_wait_for_each_ot
             asks = ask_then_answer(f"ask_{peer}", lambda q: {"message": "your fact?"}, lambda r: f"{mesh.name} got {r}")
             return ChatLoop(ScriptedChat(rule=rule), tools=[MeshTool(mesh, peer=peer)])
 
+        policy = InboundPolicy(tools=["ask_a", "ask_b"])
         tasks = [
-            asyncio.create_task(MeshAgent(mesh, agent(mesh, peer), max_concurrency=1).serve())
+            asyncio.create_task(MeshAgent(mesh, agent(mesh, peer), policy=policy, max_concurrency=1).serve())
             for mesh, peer in ((a, "b"), (b, "a"))
         ]
         answers = await asyncio.gather(*(user.ask(p, f"go {n}", timeout=10) for n in range(4) for p in "ab"))
