@@ -170,7 +170,7 @@ def mail(message: Incoming, reference: str) -> str:
 
 def replied(peer: str) -> str:
     """Say that an answer is on its way."""
-    return f"Answered {peer}."
+    return f"Answered {quoted(peer)}."
 
 
 def no_such_request(reference: str) -> str:
@@ -198,7 +198,6 @@ UPDATE_TASK = "Give a task new instructions: what runs is stopped, and the agent
 CANCEL_TASK = "Stop a task that is no longer needed."
 LIST_TASKS = "List the tasks you started, and how each stands now."
 REPLY = "Answer a question that another agent of the mesh sent you. Each question can be answered once."
-NOT_ANSWERED = "the agent ended its work without an answer to this request"
 STEP_LIMIT = "I stopped here: the limit of steps for this turn is reached."
 LENGTH_LIMIT = "[The answer was cut off: the model's output limit is reached.]"
 FILTERED = "[The answer was cut off: a content filter stopped the model.]"

@@ -108,6 +108,10 @@ class Taker(Generic[T]):
             raise StopAsyncIteration
         return item
 
+    def nowait(self) -> T | None:
+        """The next item, or None when none waits. On the mesh's own loop only."""
+        return self._feed.items.popleft() if self._feed.items and not self.closed else None
+
     async def _next(self) -> Any:
         # StopAsyncIteration does not travel through futures, so the end is an item here.
         try:
