@@ -23,6 +23,7 @@ from .database import Database
 from .paused import Paused, Pauses
 from .policy import InboundPolicy as InboundPolicy  # the public name is taken from here
 from .runner import runner_of
+from .served import served
 from .serving import Serving
 from .serving import TurnEvent as TurnEvent
 from .sqlite_store import SQLiteStore
@@ -130,10 +131,12 @@ class MeshAgent:
         router = self._router = Router(
             self.mesh.name, self._turns, max_concurrency=concurrency, max_queue=queue, on_drop=self._dropped
         )
+        served.add(self.mesh)
         try:
             async for message in self.mesh.incoming():
                 await self._take(router, message)
         finally:
+            served.discard(self.mesh)
             self._router = None
             await router.aclose()
             await self._serving.answers.aclose()
