@@ -16,7 +16,7 @@ import contextlib
 import os
 from typing import Any
 
-from chatixia_langchain import ChatLoop, Incoming, Mesh, MeshAgent, MeshError, MeshToolkit
+from chatixia_langchain import ChatLoop, InboundPolicy, Incoming, Mesh, MeshAgent, MeshError, MeshToolkit
 
 
 def brain(mesh: Mesh) -> Any:
@@ -59,7 +59,8 @@ async def main() -> None:
     async with Mesh(args.name, sidecar_socket=args.sidecar_socket, description="an example") as mesh:
         print(f"{mesh.name} is in the mesh, by {mesh.transport_name}", flush=True)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(MeshAgent(mesh, brain(mesh)).serve())
+            policy = InboundPolicy(tools=["mesh_ask"])  # a peer's question may make our model ask another, no more
+            tasks.create_task(MeshAgent(mesh, brain(mesh), policy=policy).serve())
             if args.ask:
                 tasks.create_task(ask(mesh, args.ask, args.every))
 

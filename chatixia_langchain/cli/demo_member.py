@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from ..agent.chat_loop import ChatLoop
-from ..agent.mesh_agent import MeshAgent, TurnEvent
+from ..agent.mesh_agent import InboundPolicy, MeshAgent, TurnEvent
 from ..errors import MeshError
 from ..mesh.mesh import Mesh
 from ..tools.mesh_tool import MeshTool
@@ -138,7 +138,9 @@ async def main(name: str) -> None:
             mesh = await stack.enter_async_context(Mesh(name, description=ABOUT[name], **settings))
             loop = loop_for(mesh, model, join["model"] and join["model"]["name"])
             say("joined", transport=mesh.transport_name, why=(await mesh.status())["why"])
-            serving = asyncio.create_task(MeshAgent(mesh, loop, on_turn=on_turn).serve(), name="serve")
+            # What the planner asks, the researcher may pass on; nothing else acts for a peer.
+            policy = InboundPolicy(tools=["ask_librarian"])
+            serving = asyncio.create_task(MeshAgent(mesh, loop, policy=policy, on_turn=on_turn).serve(), name="serve")
             try:
                 await obey(mesh, loop, told)
             finally:

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
 
-from chatixia_langchain import ChatLoop, Incoming, LocalMesh, Mesh, MeshAgent, MeshTool
+from chatixia_langchain import ChatLoop, InboundPolicy, Incoming, LocalMesh, Mesh, MeshAgent, MeshTool
 from chatixia_langchain.testing import ScriptedChat, ask_then_answer
 
 from ..mesh.conftest import webrtc as webrtc  # a fixture
+
+POLICY = InboundPolicy(tools=["ask_librarian"])  # the one tool with which a peer's turn here may act
 
 
 @asynccontextmanager
 async def served(*pairs: tuple[Mesh, Any]) -> AsyncIterator[None]:
     """Serve agents for the length of the block."""
-    tasks = [asyncio.create_task(MeshAgent(mesh, agent).serve()) for mesh, agent in pairs]
+    tasks = [asyncio.create_task(MeshAgent(mesh, agent, policy=POLICY).serve()) for mesh, agent in pairs]
     try:
         yield
     finally:
