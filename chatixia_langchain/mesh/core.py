@@ -30,7 +30,7 @@ class PeerState:
     """What this side knows of one peer, and its traffic with it."""
 
     __slots__ = (
-        "card_skills", "description", "dial", "dial_error", "dial_failures", "doubt", "fingerprint", "generation",
+        "card_known", "card_skills", "description", "dial", "dial_error", "dial_failures", "doubt", "fingerprint", "generation",
         "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol", "refused",
         "room_waiters", "seen", "session", "stuck_since", "up", "writable",
     )  # fmt: skip
@@ -42,6 +42,7 @@ class PeerState:
         self.generation, self.protocol, self.max_bytes = 0, 1, MAX_MESSAGE_BYTES
         self.path = self.fingerprint = self.description = self.dial_error = ""
         self.card_skills: tuple[Mapping[str, Any], ...] = ()
+        self.card_known = asyncio.Event()  # the directory told what the peer says of itself, be it nothing
         self.hello_sent = False  # on this channel
         self.old = False  # its agent acknowledges nothing
         self.mailbox = False  # no channel, and messages go through the mailbox now

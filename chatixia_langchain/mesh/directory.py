@@ -22,8 +22,22 @@ logger = logging.getLogger(__name__)
 
 PAUSE_S = 0.05  # joins within this time share one read
 RETRIES_S = (0.5, 2.0)  # after a read that did not bring what was wanted: the peer may still be registering
+CARD_S = 1.0  # for whoever waits for a peer: a read and its first repetition, since signaling is faster than HTTP
 MAX_SKILLS = 64
 MAX_TEXT_CHARS = 4_000
+
+
+async def card_of(core: Core, peer_id: str) -> None:
+    """Wait until the directory told of a peer that is there, at most `CARD_S`: a peer may be in none."""
+    peer = core.peer(peer_id)
+    if core.lookup is None or peer.card_known.is_set():  # without a directory the transport brings the card
+        return
+    core.lookup(peer_id)
+    try:
+        async with asyncio.timeout(CARD_S):
+            await peer.card_known.wait()
+    except TimeoutError:
+        logger.debug("agent=%s: the directory does not know peer=%s", core.name, peer_id)
 
 
 class Directory:
@@ -78,6 +92,7 @@ class Directory:
             peer = self._core.peer(peer_id)
             peer.description, peer.card_skills = read_card(record)
             peer.seen = True
+            peer.card_known.set()
             found.add(peer_id)
         self._core.changed()
         return found

@@ -11,6 +11,7 @@ import logging
 from ..config import MeshConfig
 from ..errors import MeshClosed, MeshError, Undeliverable
 from ..transport.base import LinkState, PeerDown, PeerJoined, PeerLeft, PeerUp, Received, Transport, TransportEvent
+from .answers import Answers
 from .core import Core, PeerState
 from .directory import read_card
 from .outgoing import Outgoing
@@ -32,7 +33,7 @@ class Engine:
         self.out = Outgoing(self.core)
         self.paths = self.out.paths = Paths(self.core, self.out)
         self.requests = Requests(self.core, self.out)
-        self.receiver = Receiver(self.core, self.out, self.requests)
+        self.receiver = Receiver(self.core, self.out, Answers(self.core, self.out))
         self.core.on_tick = self.out.tick
         self._path = "memory" if transport.name == "memory" else "channel"
         self._up_waiters: set[asyncio.Future[None]] = set()

@@ -23,6 +23,7 @@ from ..config import MeshConfig
 from ..errors import MeshClosed, MeshError, PeerUnreachable
 from ..transport.base import Transport
 from .context import current_turn
+from .directory import card_of
 from .engine import Engine
 from .fanout import choose, gather, share_id
 from .feed import Feed, Taker
@@ -262,7 +263,10 @@ class Mesh:
         return Taker(feed, self._bridge, on_close=partial(feeds.remove, feed))
 
     async def wait_for_peer(self, peer: str, *, timeout: float = 15.0) -> Peer:
-        """Wait until a peer is online or connected. Raises PeerUnreachable after `timeout` seconds."""
+        """Wait until a peer is online or connected, and up to a second more for what it says of itself.
+
+        Raises PeerUnreachable after `timeout` seconds.
+        """
         engine = self._engine()
         if not self._portal.here:
             return await self._portal.call(partial(self.wait_for_peer, peer, timeout=timeout))
@@ -271,6 +275,7 @@ class Mesh:
                 await engine.wait_for(peer)
         except TimeoutError:
             raise PeerUnreachable(peer, f"not seen within {timeout:g} s") from None
+        await card_of(engine.core, peer)
         return self.peers[peer]
 
     # other loops and threads

@@ -17,10 +17,10 @@ from ..delivery.inbox import Verdict
 from ..errors import InvalidLine, PeerGone, RemoteError
 from ..protocol.envelope import Frame, MeshPart, decode
 from . import frames
+from .answers import Answers
 from .chunk_sender import ChunkSender
 from .core import Core, PeerState
 from .outgoing import Outgoing
-from .requests import Requests
 from .types import Incoming
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ DEFAULT_TTL_S = 60.0  # for frames that do not say, which is what old agents sen
 class Receiver:
     """What peers send to this mesh."""
 
-    def __init__(self, core: Core, out: Outgoing, requests: Requests) -> None:
-        self.core, self.out, self.requests = core, out, requests
+    def __init__(self, core: Core, out: Outgoing, answers: Answers) -> None:
+        self.core, self.out, self.answers = core, out, answers
 
     def received(self, peer_id: str, body: bytes, path: str) -> None:
         """One frame of `peer_id`, who is the peer of the channel whatever the frame says."""
@@ -85,7 +85,7 @@ class Receiver:
         if verdict is Verdict.NEW:
             incoming = self._incoming(peer, frame, part, path)
             if request:
-                incoming._answer = partial(self.requests.answer, peer, incoming, frame.type == "task_request", False)
+                incoming._answer = partial(self.answers.answer, peer, incoming, frame.type == "task_request", False)
                 incoming.attempt = session.inbox.start(part.id, incoming)
                 if part.stream:
                     incoming._chunk = ChunkSender(core, peer, incoming, frame.type == "task_request")
@@ -94,7 +94,7 @@ class Receiver:
         else:
             core.counters["duplicates"] += 1
             if request and part.id not in session.inbox.running:
-                self.requests.answer_again(peer, part.id, part.conversation, frame.type == "task_request")
+                self.answers.answer_again(peer, part.id, part.conversation, frame.type == "task_request")
         if session.acks.add(part.id, part.kind, size, now):
             self.out.send_acks(peer)
         else:
@@ -213,7 +213,7 @@ class Receiver:
             fault = "busy: the inbox of this agent is full, try again later"
             self.out.control(peer, frames.old_reply(core.name, peer.id, corr=id_, task=task, fault=fault))
             return
-        incoming._answer = partial(self.requests.answer, peer, incoming, task, True)
+        incoming._answer = partial(self.answers.answer, peer, incoming, task, True)
         core.inbox.put(incoming)
         core.counters["received"] += 1
 

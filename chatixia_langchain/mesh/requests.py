@@ -1,28 +1,26 @@
-"""Ask, send, broadcast and answer, on the mesh's own loop."""
+"""Ask, send and broadcast, on the mesh's own loop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from math import inf
 from typing import Any
 
-from ..delivery.inbox import Answer
-from ..delivery.outbox import QUEUED, Entry
+from ..delivery.outbox import Entry
 from ..delivery.pending import Waiting
-from ..errors import Busy, MeshClosed, MeshError, MeshTimeout, MessageTooBig, PeerUnreachable, Undeliverable
+from ..errors import Busy, MeshClosed, MeshError, MeshTimeout, MessageTooBig, PeerUnreachable
 from ..protocol.envelope import Frame
 from ..protocol.limits import is_message_id, is_peer_id
 from . import frames
 from .context import Turn, place_of
 from .core import Core, PeerState
 from .outgoing import Outgoing
-from .trace import child
-from .types import Incoming, Receipt, Reply
+from .trace import LANGSMITH, ask_span, child, langsmith_run, recording
+from .types import Receipt, Reply
 
 SEND_TTL_S = 300.0  # as long as the registry's mailbox keeps a message by default
 BROADCAST_ROOM_S = 2.0  # one slow peer must not hold up the answer about all the others
-ANSWER_TTL_S = 10.0  # a reply is offered for what is left of the request's time, and at least this long
 
 
 class Requests:
@@ -45,49 +43,47 @@ class Requests:
             raise PeerUnreachable(peer, "that is this agent itself")
         return state
 
-    async def ask(
+    def ask(
+        self, peer: str, content: str, turn: Turn | None = None, sink: Any = None, **options: Any
+    ) -> Coroutine[Any, Any, Reply]:
+        """See `Mesh.ask`. `turn` is the turn it is made in; `sink` takes chunks of the answer while it is written."""
+        if recording():
+            return self._traced(peer, content, turn, sink, **options)
+        return self._ask(peer, content, turn, sink, **options)
+
+    async def _traced(self, peer: str, content: str, turn: Turn | None, sink: Any, **options: Any) -> Reply:
+        with ask_span(peer, "" if turn is None else turn.trace) as span:
+            reply = await self._ask(peer, content, turn, sink, header=span.header, **options)
+            span.answered(reply)
+            return reply
+
+    async def _ask(
         self,
         peer: str,
         content: str,
-        turn: Turn | None = None,
-        sink: Any = None,
+        turn: Turn | None,
+        sink: Any,
         *,
-        conversation: str | None = None,
         timeout: float | None = None,
         message_id: str | None = None,
-        skill: str | None = None,
-        arguments: Mapping[str, Any] | None = None,
-        hops: int | None = None,
-        chain: Iterable[str] | None = None,
-        meta: Mapping[str, Any] | None = None,
+        conversation: str | None = None,
+        **parts: Any,
     ) -> Reply:
-        """See `Mesh.ask`. `turn` is the turn it is made in; `sink` takes chunks of the answer while it is written."""
         core = self.core
         to = self.target(peer)
         wait_s = core.config.request_timeout_s if timeout is None else timeout
-        place = place_of(turn, core.name, hops, chain)
         if turn is not None:
             wait_s = turn.timeout(wait_s)
         id_ = self._id(message_id)
         if id_ in core.pending:
             raise ValueError(f"message id {id_!r} waits for a reply already")
         conversation = conversation or id_
-        body = frames.message(
-            "request", id_, core.name, peer, content,
-            conversation=conversation, epoch=core.ids.epoch, ttl_s=wait_s, place=place, trace=child(place.trace),
-            skill=skill, arguments=arguments, meta=meta, stream=sink is not None,
-        )  # fmt: skip
+        body = self._request(id_, peer, content, turn, conversation, wait_s, sink is not None, **parts)
         self._check_size(to, body)
         started = core.now()
         deadline = started + wait_s
         if to.room_waiters or not to.session.outbox.has_room(len(body)):
-            try:
-                await self.out.room(to, len(body), deadline)
-            except Busy as exc:
-                raise MeshTimeout(
-                    f"no room to ask {peer!r} within {wait_s:.3g} s: {exc.message}", executed="no"
-                ) from None
-            self.target(peer)  # closed meanwhile?
+            await self._room_to_ask(to, len(body), deadline, wait_s)
         answer: asyncio.Future[tuple[Frame, str]] = core.loop.create_future()
         core.pending.add(Waiting(id_, peer, started, deadline, answer, sink))
         try:
@@ -104,6 +100,42 @@ class Requests:
         if turn is not None:
             turn.spent.add_peer(peer, reply.usage)
         return reply
+
+    def _request(
+        self,
+        id_: str,
+        peer: str,
+        content: str,
+        turn: Turn | None,
+        conversation: str,
+        ttl_s: float,
+        stream: bool,
+        *,
+        header: str = "",
+        skill: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        hops: int | None = None,
+        chain: Iterable[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        core = self.core
+        place = place_of(turn, core.name, hops, chain)
+        run = langsmith_run()
+        if run:
+            meta = {**(meta or {}), LANGSMITH: run}
+        return frames.message(
+            "request", id_, core.name, peer, content,
+            conversation=conversation, epoch=core.ids.epoch, ttl_s=ttl_s, place=place, stream=stream,
+            trace=header or child(place.trace), skill=skill, arguments=arguments, meta=meta,
+        )  # fmt: skip
+
+    async def _room_to_ask(self, to: PeerState, size: int, deadline: float, wait_s: float) -> None:
+        try:
+            await self.out.room(to, size, deadline)
+        except Busy as exc:
+            why = f"no room to ask {to.id!r} within {wait_s:.3g} s: {exc.message}"
+            raise MeshTimeout(why, executed="no") from None
+        self.target(to.id)  # closed meanwhile?
 
     async def send(
         self, peer: str, content: str, turn: Turn | None = None, room_s: float = inf, **options: Any
@@ -185,101 +217,6 @@ class Requests:
         if receipt.state == "undeliverable":
             return PeerUnreachable(peer, to.dial_error or "not known here")
         return receipt
-
-    # answers
-
-    async def answer(
-        self,
-        peer: PeerState,
-        incoming: Incoming,
-        task: bool,
-        old: bool,
-        answer: str | MeshError,
-        meta: Mapping[str, Any] | None,
-    ) -> None:
-        """Send the one answer to a request, from any loop; `old`: to an agent of the existing mesh.
-
-        Raises MessageTooBig (the asker is told too) and MeshClosed.
-        """
-        core = self.core
-        if core.closing or not core.loop.is_running():
-            raise MeshClosed(f"the mesh of {core.name!r} is closed: the answer was not sent")
-        if asyncio.get_running_loop() is not core.loop:
-            work = self.answer(peer, incoming, task, old, answer, meta)
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, core.loop))
-        elif old:
-            self._answer_old(peer, incoming, task, answer)
-        else:
-            self._answer_once(peer, incoming, task, answer, meta)
-
-    def _answer_once(
-        self, peer: PeerState, incoming: Incoming, task: bool, answer: str | MeshError, meta: Mapping[str, Any] | None
-    ) -> None:
-        id_ = incoming.message_id
-        too_big: MessageTooBig | None = None
-        kept = self._answer(peer, incoming, task, answer, meta)
-        if len(kept.body) > peer.max_bytes:
-            too_big = MessageTooBig(len(kept.body), peer.max_bytes)
-            told = MeshError(f"the answer is too big: {too_big.message}", code=too_big.code, executed="yes")
-            kept = self._answer(peer, incoming, task, told, None)
-        if peer.session.inbox.answer(id_, kept):
-            self._offer(peer, kept, incoming.ttl_s)
-            peer.session.acks.implied(id_)
-        if too_big is not None:
-            raise too_big
-
-    def _answer(
-        self, peer: PeerState, incoming: Incoming, task: bool, answer: str | MeshError, meta: Mapping[str, Any] | None
-    ) -> Answer:
-        me, corr, conversation, id_ = self.core.name, incoming.message_id, incoming.conversation, self.core.ids.next()
-        if isinstance(answer, MeshError):
-            return Answer(
-                id_, frames.error(id_, me, peer.id, answer, corr=corr, conversation=conversation, task=task), "error"
-            )
-        body = frames.reply(id_, me, peer.id, answer, corr=corr, conversation=conversation, task=task, meta=meta)
-        return Answer(id_, body, "reply")
-
-    def answer_again(self, peer: PeerState, id_: str, conversation: str, task: bool) -> None:
-        """A request that was answered came again: its answer goes again, and it is not run again."""
-        core = self.core
-        kept = peer.session.inbox.again(id_)
-        if kept is None:
-            fault = Undeliverable(
-                "this request was answered before, and its answer is no longer kept", retryable=False, executed="yes"
-            )
-            new = core.ids.next()
-            kept = Answer(
-                new,
-                frames.error(new, core.name, peer.id, fault, corr=id_, conversation=conversation, task=task),
-                "error",
-            )
-        waiting = peer.session.outbox.entries.get(kept.id)
-        if waiting is not None and waiting.state == QUEUED:
-            return  # it is about to go
-        # Under an id of its own: an acknowledgement of the first copy, still on its way, must not end this one.
-        # It takes the place of that one: on a wire that breaks again and again copies would pile up.
-        new = core.ids.next()
-        copy = Answer(new, frames.with_id(kept.body, new), kept.kind)
-        peer.session.outbox.drop(kept.id)
-        peer.session.inbox.replace(id_, copy)
-        self._offer(peer, copy, ANSWER_TTL_S)
-
-    def _offer(self, peer: PeerState, answer: Answer, ttl_s: float) -> None:
-        now = self.core.now()
-        self.out.submit(peer, Entry(answer.id, answer.body, answer.kind, now, now + max(ttl_s, ANSWER_TTL_S)))
-
-    def _answer_old(self, peer: PeerState, incoming: Incoming, task: bool, answer: str | MeshError) -> None:
-        """Best effort, nothing comes back."""
-        core = self.core
-        words = {"fault": answer.message} if isinstance(answer, MeshError) else {"result": answer}
-        body = frames.old_reply(core.name, peer.id, corr=incoming.message_id, task=task, **words)
-        if len(body) > peer.max_bytes:
-            raise MessageTooBig(len(body), peer.max_bytes)
-        if not peer.old:  # an agent that can acknowledge, but did not ask in that way
-            self.out.control(peer, body)
-            return
-        now = core.now()
-        self.out.submit(peer, Entry(core.ids.next(), body, "reply", now, now + ANSWER_TTL_S))
 
     def _id(self, given: str | None) -> str:
         if given is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class _Reading:
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
+        self._context = copy_context()  # the caller's: its turn and its trace
         self._text = Assembly()
         self._task: asyncio.Task[Reply] | None = None
         self._news: asyncio.Future[None] | None = None
@@ -42,7 +44,9 @@ class _Reading:
     async def start(self) -> None:
         """Ask, once."""
         if self._task is None and not self._closed:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="mesh-ask-stream")
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(), name="mesh-ask-stream", context=self._context
+            )
             self._task.add_done_callback(self._done)
 
     async def _run(self) -> Reply:
