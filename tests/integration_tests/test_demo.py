@@ -20,20 +20,10 @@ from chatixia_langchain.cli.demo_script import rule
 from chatixia_langchain.testing import OpenAIServer
 from chatixia_langchain.transport.process import find_sidecar
 
+from ..support import sidecar_binary
+
 pytestmark = pytest.mark.timeout(180)
-BUILT = Path(__file__).parents[2] / "sidecar-rs" / "target"
 OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL")
-
-
-def sidecar() -> str:
-    """The binary: an installed one, or the one of this working tree."""
-    for profile in ("release", "debug"):
-        if (built := BUILT / profile / "chatixia-sidecar").is_file():
-            return str(built)
-    try:
-        return find_sidecar()
-    except FileNotFoundError:
-        pytest.skip("no sidecar binary: build it with `cargo build --release` in sidecar-rs")
 
 
 def command(*args: str, **env: str) -> tuple[list[str], dict[str, str]]:
@@ -55,7 +45,7 @@ def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 @pytest.mark.sidecar
 def test_three_agents_three_sidecars_all_answers_over_webrtc() -> None:
-    done = demo("--json", SIDECAR_BINARY=sidecar())
+    done = demo("--json", SIDECAR_BINARY=sidecar_binary())
     assert (done.returncode, done.stderr) == (0, "")
     told = result(done)
     assert told["ok"]
@@ -115,7 +105,7 @@ def test_the_same_demo_on_a_model_service() -> None:
     pytest.importorskip("openai")
     with OpenAIServer(rule) as service:
         env = {"OPENAI_API_KEY": "sk-not-to-be-shown", "OPENAI_BASE_URL": service.url, "OPENAI_MODEL": "small"}
-        done = demo("--json", SIDECAR_BINARY=sidecar(), **env)
+        done = demo("--json", SIDECAR_BINARY=sidecar_binary(), **env)
         assert done.returncode == 0, done.stderr
         systems = {body["messages"][0]["content"].split(".")[0] for body in service.requests}
         assert systems == {"You are the planner", "You are the researcher", "You are the librarian"}
@@ -127,7 +117,7 @@ def test_the_same_demo_on_a_model_service() -> None:
 def test_a_model_that_does_not_do_its_part_is_named() -> None:
     pytest.importorskip("openai")
     with OpenAIServer(lambda body: {"role": "assistant", "content": "I know it all."}) as service:
-        done = demo("--json", SIDECAR_BINARY=sidecar(), OPENAI_API_KEY="k", OPENAI_BASE_URL=service.url)
+        done = demo("--json", SIDECAR_BINARY=sidecar_binary(), OPENAI_API_KEY="k", OPENAI_BASE_URL=service.url)
     assert done.returncode == 1
     assert result(done)["missing"] == "the planner's model did not call ask_researcher"
 
@@ -136,7 +126,7 @@ def test_a_model_service_that_fails_is_named() -> None:
     pytest.importorskip("openai")
     with OpenAIServer(rule) as service:
         service.fail_next.extend([400] * 9)
-        done = demo(SIDECAR_BINARY=sidecar(), OPENAI_API_KEY="k", OPENAI_BASE_URL=service.url)
+        done = demo(SIDECAR_BINARY=sidecar_binary(), OPENAI_API_KEY="k", OPENAI_BASE_URL=service.url)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("FAILED: planner: BadRequestError")
@@ -154,7 +144,7 @@ def running() -> Iterator[subprocess.Popen[str]]:
     """The demo, in a session of its own, held up by a model that never answers."""
     pytest.importorskip("openai")
     with OpenAIServer(rule, delay_s=60) as service:
-        argv, env = command(SIDECAR_BINARY=sidecar(), OPENAI_API_KEY="k", OPENAI_BASE_URL=service.url)
+        argv, env = command(SIDECAR_BINARY=sidecar_binary(), OPENAI_API_KEY="k", OPENAI_BASE_URL=service.url)
         with subprocess.Popen(
             argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         ) as process:

@@ -15,21 +15,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from ...support import sidecar_binary
+
 KEYS = {
     "peer-abc": "k-abc-0123456789abcdef",
     "peer-xyz": "k-xyz-0123456789abcdef",
     "peer-new": "k-new-0123456789abcdef",
 }
-
-
-def sidecar_binary() -> str:
-    """The sidecar under test, or a skip that says what is missing."""
-    built = ROOT / "sidecar-rs/target/release/chatixia-sidecar"
-    found = os.environ.get("SIDECAR_BINARY") or (str(built) if built.exists() else shutil.which("chatixia-sidecar"))
-    if not found:
-        pytest.skip("no sidecar binary: run `cargo build --release` in sidecar-rs")
-    return found
 
 
 class Typist:

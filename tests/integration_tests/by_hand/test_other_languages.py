@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Machine
+from ...support import ROOT
+from .conftest import Machine
 
 EXAMPLES = ROOT / "examples/other_languages"
 PROMPT = {

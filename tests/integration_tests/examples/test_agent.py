@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,16 +14,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from ...support import ROOT, sidecar_binary
+
 KEYS = {name: f"k-{name}-0123456789abcdef" for name in ("planner", "researcher")}
 HIDDEN = ("CHATIXIA_", "OPENAI_", "SIDECAR_BINARY")
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)} | {"PYTHONUNBUFFERED": "1"}
-
-
-def binary() -> str:
-    """The sidecar under test, "" where there is none."""
-    built = ROOT / "sidecar-rs/target/release/chatixia-sidecar"
-    return os.environ.get("SIDECAR_BINARY") or (str(built) if built.exists() else shutil.which(built.name) or "")
 
 
 @contextmanager
@@ -77,9 +71,7 @@ def settings(url: str, name: str, folder: Path) -> dict[str, str]:
 def test_two_agents_talk(tmp_path: Path, transport: str) -> None:
     more = {"CHATIXIA_TRANSPORT": transport}
     if transport == "sidecar":
-        if not binary():
-            pytest.skip("no sidecar binary: run ./dev setup")
-        more["SIDECAR_BINARY"] = binary()
+        more["SIDECAR_BINARY"] = sidecar_binary()
     with ExitStack() as stack:
         url = stack.enter_context(registry(tmp_path))
         program = (sys.executable, ROOT / "examples/agent.py")
@@ -95,8 +87,6 @@ def test_two_agents_talk(tmp_path: Path, transport: str) -> None:
 @pytest.mark.sidecar
 def test_an_agent_attaches_to_a_sidecar_that_runs(tmp_path: Path) -> None:
     """As in compose.yaml: the sidecars are started by somebody else, agent and sidecar share the socket."""
-    if not binary():
-        pytest.skip("no sidecar binary: run ./dev setup")
     with ExitStack() as stack:
         url = stack.enter_context(registry(tmp_path))
         agents = {}
@@ -109,7 +99,7 @@ def test_an_agent_attaches_to_a_sidecar_that_runs(tmp_path: Path) -> None:
                 "TOKEN_URL": f"{url}/api/token",
                 "API_KEY_FILE": env["CHATIXIA_API_KEY_FILE"],
             }
-            stack.enter_context(running(binary(), **sidecar_env))
+            stack.enter_context(running(sidecar_binary(), **sidecar_env))
             while not ipc.exists():
                 threading.Event().wait(0.02)
             ask = ("--ask", "researcher") if name == "planner" else ()

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
 from chatixia_langchain import Incoming, LocalMesh, Mesh
 from chatixia_langchain.transport.sidecar import SidecarTransport
 
-ROOT = Path(__file__).parents[3]
-
-
-def sidecar_binary() -> str:
-    """The sidecar under test, or a skip that says what is missing."""
-    built = ROOT / "sidecar-rs/target/release/chatixia-sidecar"
-    found = os.environ.get("SIDECAR_BINARY") or (str(built) if built.exists() else shutil.which("chatixia-sidecar"))
-    if not found:
-        pytest.skip("no sidecar binary: run `cargo build --release` in sidecar-rs")
-    return found
+from ...support import sidecar_binary as sidecar_binary
+from ...support import until as until
 
 
 @pytest.fixture
@@ -86,10 +75,3 @@ def sidecar_of(mesh: Mesh) -> SidecarTransport:
     assert engine is not None
     assert isinstance(engine.core.transport, SidecarTransport)
     return engine.core.transport
-
-
-async def until(what: Callable[[], object], timeout_s: float = 30.0) -> None:
-    """Wait until `what()` is true."""
-    async with asyncio.timeout(timeout_s):
-        while not what():
-            await asyncio.sleep(0.02)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -30,17 +29,9 @@ from chatixia_langchain.transport.base import (
 )
 from chatixia_langchain.transport.memory import MemoryHub
 
-ROOT = Path(__file__).parents[3]
+from ...support import sidecar_binary as sidecar_binary
+
 NAMES = [f"m{n:03}" for n in range(300)]
-
-
-def sidecar_binary() -> str:
-    """The sidecar under test, or a skip that says what is missing."""
-    built = ROOT / "sidecar-rs/target/release/chatixia-sidecar"
-    found = os.environ.get("SIDECAR_BINARY") or (str(built) if built.exists() else shutil.which("chatixia-sidecar"))
-    if not found:
-        pytest.skip("no sidecar binary: run `cargo build --release` in sidecar-rs")
-    return found
 
 
 class RegistryProcess:
