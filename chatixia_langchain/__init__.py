@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .mesh.types import Reply as Reply
     from .mesh.types import ReplyChunk as ReplyChunk
     from .tools.mesh_tool import MeshTool as MeshTool
+    from .tools.middleware import MeshMiddleware as MeshMiddleware
+    from .tools.remote_agent import RemoteAgent as RemoteAgent
     from .tools.toolkit import MeshToolkit as MeshToolkit
 
 __version__ = "0.1.0"
@@ -63,10 +65,12 @@ __all__ = [
     "MeshAgent",
     "MeshConfig",
     "MeshError",
+    "MeshMiddleware",
     "MeshTool",
     "MeshToolkit",
     "Peer",
     "Receipt",
+    "RemoteAgent",
     "Reply",
     "ReplyChunk",
     "ReplyStream",

@@ -12,8 +12,13 @@ import pytest
 import chatixia_langchain
 
 INIT = Path(chatixia_langchain.__file__)
-PROMISED = ["ChatLoop", "LocalMesh", "Mesh", "MeshAgent", "MeshError", "MeshTool", "MeshToolkit"]
-MESH_METHODS = ["aclose", "ask", "broadcast", "incoming", "peer_events", "peers", "send", "start", "status"]
+PROMISED = [
+    "ChatLoop", "LocalMesh", "Mesh", "MeshAgent", "MeshError", "MeshMiddleware", "MeshTool", "MeshToolkit",
+    "RemoteAgent", "ReplyChunk", "ReplyStream", "Usage",
+]  # fmt: skip
+MESH_METHODS = [
+    "aclose", "ask", "ask_many", "ask_stream", "broadcast", "incoming", "peer_events", "peers", "send", "start", "status",
+]  # fmt: skip
 
 
 def names_for_type_checkers() -> set[str]:
