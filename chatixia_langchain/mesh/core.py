@@ -30,8 +30,8 @@ class PeerState:
     """What this side knows of one peer, and its traffic with it."""
 
     __slots__ = (
-        "card_known", "card_skills", "description", "dial", "dial_error", "dial_failures", "doubt", "fingerprint", "generation",
-        "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol", "refused",
+        "card_known", "card_skills", "description", "dial", "dial_error", "dial_failures", "doubt", "fingerprint",
+        "generation", "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol", "refused",
         "room_waiters", "seen", "session", "stuck_since", "up", "writable",
     )  # fmt: skip
 
