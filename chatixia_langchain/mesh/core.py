@@ -31,8 +31,8 @@ class PeerState:
 
     __slots__ = (
         "card_known", "card_skills", "description", "dial", "dial_error", "dial_failures", "doubt", "fingerprint",
-        "generation", "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol", "refused",
-        "room_waiters", "seen", "session", "stuck_since", "up", "writable",
+        "generation", "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol",
+        "refused", "room_waiters", "seen", "session", "stuck_since", "up", "writable",
     )  # fmt: skip
 
     def __init__(self, id: str, config: MeshConfig) -> None:
