@@ -16,9 +16,10 @@ from pydantic import BaseModel, Field
 from ..agent import text
 from ..errors import MeshError
 from ..mesh.types import Reply
-from .base import Call, Injected
+from .approval import RemoteInterrupted, ask_human, resume
+from .base import Call, Injected, tool_runtime
 from .door import READ_ONLY, DoorTool
-from .tasks import MeshTask, TaskBook, TaskTable, changed, now, settled, with_status
+from .tasks import MeshTask, TaskBook, TaskTable, changed, now, running_again, settled, with_status
 
 TASK_TIMEOUT_S = 1800.0  # half an hour of work: as long as a peer's policy gives one request by default
 ASK_AGAIN_S = 2.0  # after a restart: how long a look waits for the peer to answer again
@@ -65,7 +66,7 @@ class TaskTool(DoorTool):
 
     async def _work(self, arguments: dict[str, Any], runtime: Any, config: RunnableConfig | None) -> tuple[Any, Any]:
         call = Call.of(self.mesh.name, runtime, config, to=arguments.get("peer", ""))
-        state, thread = getattr(runtime, "state", None), call.conversation or ""
+        state, thread = getattr(tool_runtime(runtime), "state", None), call.conversation or ""
         kept: Known | None = state["mesh_tasks"] if isinstance(state, Mapping) and "mesh_tasks" in state else None
         said, tasks = await self._do(arguments, call, self.book.of(thread) if kept is None else kept)
         artifact = {id_: dict(task) for id_, task in tasks.items()}
@@ -92,16 +93,19 @@ class TaskTool(DoorTool):
     def _table(self) -> TaskTable:
         return TaskTable.of(self.mesh)
 
-    async def _looked_at(self, task: MeshTask) -> MeshTask:
-        """The task as it stands now. An ask that this process does not know goes again under its id."""
-        if task["status"] != "running":
-            return task
+    async def _look(self, task: MeshTask) -> tuple[MeshTask, Reply | MeshError | None]:
+        """The task as it stands now, and what its ask came to.
+
+        An ask that this process does not know goes again under its id.
+        """
+        if task["status"] not in ("running", "interrupted"):
+            return task, None
         wait_s = 0.0
         if task["message_id"] not in self._table:
             await self._table.start(self.mesh, task)
             wait_s = ASK_AGAIN_S
         outcome = await self._table.outcome(task["message_id"], wait_s)
-        return settled(task, outcome, _said(outcome))
+        return settled(task, outcome, _said(outcome)), outcome
 
 
 class MeshStartTaskTool(TaskTool):
@@ -121,7 +125,7 @@ class MeshStartTaskTool(TaskTool):
             return text.task_started(id_, peer), {}
         task = MeshTask(
             task_id=id_, peer=peer, description=description, instructions=description, message_id=message_id,
-            conversation=id_, timeout_s=self.timeout_s, status="running", result="", revision=0,
+            resume=None, conversation=id_, timeout_s=self.timeout_s, status="running", result="", revision=0,
             created_at=now(), updated_at=now(),
         )  # fmt: skip
         await self._table.start(self.mesh, task)
@@ -129,7 +133,7 @@ class MeshStartTaskTool(TaskTool):
 
 
 class MeshCheckTaskTool(TaskTool):
-    """See how a task stands, and its result."""
+    """See how a task stands, and its result. Where the peer waits for a human, this graph asks its own."""
 
     name: str = "mesh_check_task"
     description: str = text.CHECK_TASK
@@ -137,8 +141,22 @@ class MeshCheckTaskTool(TaskTool):
     metadata: dict[str, Any] | None = READ_ONLY
 
     async def _do(self, arguments: dict[str, Any], call: Call, known: Known) -> tuple[str, dict[str, MeshTask]]:
-        task = await self._looked_at(self._find(known, arguments["task_id"]))
+        task, outcome = await self._look(self._find(known, arguments["task_id"]))
+        if isinstance(outcome, Reply) and outcome.interrupts:
+            task = await self._decided(task, outcome, call)
         return text.task_report(task), {task["task_id"]: task}
+
+    async def _decided(self, task: MeshTask, paused: Reply, call: Call) -> MeshTask:
+        """The task goes on with what the human said. Raises GraphInterrupt until it was said."""
+        of = task["message_id"] if task["resume"] is None else str(task["resume"]["of"])
+        try:
+            values = ask_human(paused, of, resumable=call.message_id is not None)
+        except RemoteInterrupted:  # nobody can be asked here: the task says what it waits for
+            return task
+        told = resume(paused, of, values)
+        task = running_again(task, told["message_id"], resume=told["meta"]["resume"])
+        await self._table.start(self.mesh, task)
+        return task
 
 
 class MeshUpdateTaskTool(TaskTool):
@@ -149,16 +167,12 @@ class MeshUpdateTaskTool(TaskTool):
     args_schema: Any = UpdateTaskInput
 
     async def _do(self, arguments: dict[str, Any], call: Call, known: Known) -> tuple[str, dict[str, MeshTask]]:
-        task = self._find(known, arguments["task_id"])
+        task, _ = await self._look(self._find(known, arguments["task_id"]))
+        if task["status"] == "interrupted":
+            raise MeshError(task["result"], code="held", executed="no")
         await self._table.stop(task["message_id"])
-        task = changed(
-            task,
-            instructions=arguments["instructions"],
-            message_id=call.message_id or uuid.uuid4().hex,
-            status="running",
-            result="",
-            revision=task["revision"] + 1,
-        )
+        message_id = call.message_id or uuid.uuid4().hex
+        task = running_again(task, message_id, instructions=arguments["instructions"], resume=None)
         await self._table.start(self.mesh, task)
         return text.task_updated(task["task_id"], task["peer"]), {task["task_id"]: task}
 
@@ -172,7 +186,7 @@ class MeshCancelTaskTool(TaskTool):
 
     async def _do(self, arguments: dict[str, Any], call: Call, known: Known) -> tuple[str, dict[str, MeshTask]]:
         # Its answer may be here already; and of a run from before a restart, only one that was asked again can be told.
-        task = await self._looked_at(self._find(known, arguments["task_id"]))
+        task, _ = await self._look(self._find(known, arguments["task_id"]))
         if task["status"] in ("running", "interrupted"):
             await self._table.stop(task["message_id"])
             task = changed(task, status="cancelled", revision=task["revision"] + 1)
@@ -196,7 +210,7 @@ class MeshListTasksTool(TaskTool):
     async def _now(self, task: MeshTask) -> MeshTask:
         if task["status"] == "running" and task["message_id"] not in self._table:
             return task  # of before a restart: a look at it asks again
-        return await self._looked_at(task)
+        return (await self._look(task))[0]
 
 
 def _said(outcome: Reply | MeshError | None) -> str:
@@ -204,4 +218,5 @@ def _said(outcome: Reply | MeshError | None) -> str:
         return ""
     if isinstance(outcome, MeshError):
         return text.error(outcome)
-    return text.waiting(outcome.interrupts) if outcome.interrupts else outcome.content
+    waits = [i.value for i in outcome.interrupts]
+    return text.waits_for_human(outcome.peer, waits) if waits else outcome.content

@@ -33,6 +33,7 @@ class MeshTask(TypedDict):
     peer: str
     description: str
     instructions: str  # the text of the present run
+    resume: dict[str, Any] | None  # what a human decided: the present run goes on with it, instead of with a text
     message_id: str
     conversation: str
     timeout_s: float | None
@@ -57,6 +58,11 @@ def merge_tasks(old: Mapping[str, MeshTask] | None, new: Mapping[str, MeshTask] 
 def changed(task: MeshTask, **fields: Any) -> MeshTask:
     """A copy of `task` with `fields`, dated now."""
     return {**task, **fields, "updated_at": now()}  # type: ignore[typeddict-item]
+
+
+def running_again(task: MeshTask, message_id: str, **fields: Any) -> MeshTask:
+    """The task with a new run."""
+    return changed(task, message_id=message_id, status="running", result="", revision=task["revision"] + 1, **fields)
 
 
 def settled(task: MeshTask, outcome: Reply | MeshError | None, said: str) -> MeshTask:
@@ -165,10 +171,11 @@ async def _ask(mesh: Mesh, task: MeshTask) -> Reply | MeshError:
     try:
         return await mesh.ask(
             task["peer"],
-            task["instructions"],
+            task["instructions"] if task["resume"] is None else "",
             conversation=task["conversation"],
             message_id=task["message_id"],
             timeout=task["timeout_s"],
+            meta=None if task["resume"] is None else {"resume": task["resume"]},
         )
     except MeshError as exc:
         return exc

@@ -11,6 +11,7 @@ from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from ..mesh.mesh import Mesh
+from .fanout_tool import MeshAskManyTool
 from .mesh_tool import MeshTool
 from .peers_tools import MeshBroadcastTool, MeshListPeersTool, MeshSendTool
 from .task_tools import (
@@ -88,6 +89,7 @@ class MeshToolkit(BaseToolkit):
             MeshTool(mesh, allow=names),
             MeshSendTool(mesh=mesh, allow=allow),
             MeshBroadcastTool(mesh=mesh, allow=allow),
+            MeshAskManyTool(mesh=mesh, allow=allow),
         ]
         if self.per_peer:
             online = [p.id for p in mesh.peers.values() if p.state != "offline"]

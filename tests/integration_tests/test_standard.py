@@ -11,19 +11,12 @@ from anyio.from_thread import start_blocking_portal
 from langchain_core.tools import BaseTool
 from langchain_tests.integration_tests import ToolsIntegrationTests
 
-from chatixia_langchain import Incoming, LocalMesh, Mesh, MeshAgent, MeshTool, MeshToolkit
+from chatixia_langchain import Incoming, LocalMesh, Mesh, MeshAgent, MeshTool
 
+from ..tool_cases import ARGUMENTS, tool_case
 from .mesh.conftest import sidecar_binary
 
 pytestmark = pytest.mark.sidecar
-ASK = {"peer": "b", "message": "hello"}
-TOOLS = {
-    "ask_b": {"message": "hello"},
-    "mesh_list_peers": {},
-    "mesh_ask": ASK,
-    "mesh_send": ASK,
-    "mesh_broadcast": {"message": "hello"},
-}
 
 
 async def echo(message: Incoming) -> str:
@@ -45,11 +38,10 @@ def mesh() -> Iterator[Mesh]:
             portal.call(local.aclose)
 
 
-@pytest.fixture(params=list(TOOLS))
+@pytest.fixture(params=list(ARGUMENTS))
 def tool_and_args(request: pytest.FixtureRequest, mesh: Mesh) -> tuple[BaseTool, dict[str, Any]]:
     """One tool and what to give it."""
-    made = {t.name: t for t in [MeshTool(mesh, peer="b"), *MeshToolkit(mesh).get_tools()]}
-    return made[request.param], TOOLS[request.param]
+    return tool_case(mesh, request.param)
 
 
 class TestTools(ToolsIntegrationTests):

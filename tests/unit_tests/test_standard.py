@@ -11,17 +11,10 @@ from langchain_core.tools import BaseTool
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 
-from chatixia_langchain import Incoming, Mesh, MeshAgent, MeshTool, MeshToolkit
+from chatixia_langchain import Incoming, Mesh, MeshAgent, MeshToolkit
 from chatixia_langchain.transport.memory import MemoryHub
 
-ASK = {"peer": "b", "message": "hello"}
-TOOLS = {
-    "ask_b": {"message": "hello"},
-    "mesh_list_peers": {},
-    "mesh_ask": ASK,
-    "mesh_send": ASK,
-    "mesh_broadcast": {"message": "hello"},
-}
+from ..tool_cases import ARGUMENTS, tool_case
 
 
 @pytest.fixture(scope="class")
@@ -37,10 +30,9 @@ def mesh() -> Iterator[Mesh]:
         yield a
 
 
-@pytest.fixture(scope="class", params=list(TOOLS))
+@pytest.fixture(scope="class", params=list(ARGUMENTS))
 def tool_and_args(request: pytest.FixtureRequest, mesh: Mesh) -> tuple[BaseTool, dict[str, Any]]:
-    made = {t.name: t for t in [MeshTool(mesh, peer="b"), *MeshToolkit(mesh).get_tools()]}
-    return made[request.param], TOOLS[request.param]
+    return tool_case(mesh, request.param)
 
 
 class _Tool:
@@ -70,3 +62,7 @@ class TestUnit(_Tool, ToolsUnitTests):  # type: ignore[misc]  # an instance inst
 
 class TestIntegration(_Tool, ToolsIntegrationTests):  # type: ignore[misc]
     pass
+
+
+def test_the_table_has_every_tool_of_the_toolkit(mesh: Mesh) -> None:
+    assert {t.name for t in MeshToolkit(mesh).get_tools()} == set(ARGUMENTS) - {"ask_b"}

@@ -1,0 +1,80 @@
+"""`mesh_ask_many`: one question to several agents at once, one result for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from pydantic import BaseModel, Field
+
+from ..agent import text
+from ..errors import MeshError
+from ..mesh.types import Reply
+from .approval import RemoteInterrupted
+from .base import Call, Injected, artifact
+from .door import DoorTool
+
+MAX_ASKED = 64  # agents in one call: each is a request of its own, and each answer is read by the model
+MAX_ANSWER_CHARS = 64_000  # of all answers together, shared out evenly: what a model can still weigh
+
+
+class AskManyInput(BaseModel):
+    """Arguments of a question to many."""
+
+    message: str = Field(description="What to ask. Self-contained: those agents cannot see this conversation.")
+    peers: list[str] | None = Field(
+        default=None, description="The agents to ask, as mesh_list_peers names them; all of them when left out."
+    )
+    skill: str | None = Field(default=None, description="Ask only agents that tell of this skill.")
+    k: int | None = Field(default=None, description="Ask at most so many.")
+    quorum: int | None = Field(default=None, description="Enough answers: the others are stopped then.")
+    deadline_s: float | None = Field(default=None, description="Seconds to wait; what is there by then counts.")
+    runtime: Injected = None
+
+
+class MeshAskManyTool(DoorTool):
+    """Ask several agents the same; a failure of one is its own result and spoils no other."""
+
+    name: str = "mesh_ask_many"
+    description: str = text.ASK_MANY
+    args_schema: Any = AskManyInput
+
+    async def _work(
+        self, arguments: dict[str, Any], runtime: Any, config: RunnableConfig | None
+    ) -> tuple[str, dict[str, Any]]:
+        k = arguments.get("k")
+        results = await self.mesh.ask_many(
+            arguments["message"],
+            to=self._named(arguments.get("peers")),
+            skill=arguments.get("skill"),
+            k=MAX_ASKED if k is None else min(k, MAX_ASKED),
+            quorum=arguments.get("quorum"),
+            timeout=arguments.get("deadline_s"),
+            **Call.of(self.mesh.name, runtime, config).options(),
+        )
+        if not results:
+            raise MeshError(text.nobody_to_ask(arguments.get("skill")), code="peer_unreachable", executed="no")
+        told = {peer: _told(result) for peer, result in results.items()}
+        artifacts = {peer: _artifact(result) for peer, result in told.items()}
+        return text.answers(told, MAX_ANSWER_CHARS // len(told)), artifacts
+
+    def _named(self, peers: list[str] | None) -> list[str] | None:
+        if peers is not None:
+            if len(peers) > MAX_ASKED:
+                raise ValueError(f"{len(peers)} agents are named, at most {MAX_ASKED} can be asked at once")
+            self._check(*peers)
+            return peers
+        return None if self.allow is None else [p.id for p in self._allowed() if p.state != "offline"]
+
+
+def _told(result: Reply | MeshError) -> Reply | MeshError:
+    """A reply that only says what its agent waits for is no answer."""
+    if isinstance(result, Reply) and result.interrupts:
+        return RemoteInterrupted(result, result.message_id)
+    return result
+
+
+def _artifact(result: Reply | MeshError) -> dict[str, Any]:
+    if isinstance(result, Reply):
+        return dict(artifact(result, result.usage))
+    return {"error": result.code, "retryable": result.retryable, "executed": result.executed}
