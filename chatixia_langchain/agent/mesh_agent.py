@@ -26,6 +26,7 @@ from .runner import runner_of
 from .served import served
 from .serving import Serving
 from .serving import TurnEvent as TurnEvent
+from .skills import SkillChecks
 from .sqlite_store import SQLiteStore
 from .store import ConversationStore
 from .supervisor import Supervisor
@@ -88,6 +89,7 @@ class MeshAgent:
         self._serving = Serving(runner, self._supervisor, self._pauses, answers, limit=recursion_limit, on_turn=show)
         self._turns = Turns(runner, policy, self._pauses, self._serving)
         self._limits = (max_concurrency, max_queue)
+        self._skills = SkillChecks(mesh.config.skills)
         self._router: Router | None = None
 
     def thread_id(self, peer: str, conversation: str) -> str:
@@ -144,8 +146,8 @@ class MeshAgent:
                 await self._file.close()
 
     async def _take(self, router: Router, message: Incoming) -> None:
-        skills = [str(skill.get("name")) for skill in self.mesh.config.skills]
-        refusal = self._supervisor.policy.refuse(self.mesh.name, message, skills)
+        policy = self._supervisor.policy
+        refusal = policy.refuse(self.mesh.name, message, self._skills.names) or self._skills.refuse(message)
         if refusal is None:
             try:
                 await router.feed(message)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
+from hypothesis import settings
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ValidationError
 
 from chatixia_langchain import ChatLoop, Incoming, LocalMesh, Mesh, MeshAgent, MeshError, MeshTool, Peer
+from chatixia_langchain.agent.skills import WORDS
 from chatixia_langchain.testing import ScriptedChat
 from chatixia_langchain.tools.skill import FreeArguments, arguments_model, find_skill, given
 
@@ -81,6 +87,53 @@ def test_a_schema_in_a_circle_ends() -> None:
     assert "runtime" in arguments_model(circle).model_fields
 
 
+def test_references_that_multiply_cost_nothing() -> None:
+    """Each level is three of the next: written out, these 40 short lines are 3^40 nodes. Any peer's card can say so."""
+    defs = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 3} for n in range(40)}
+    assert arguments_model({"properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": defs}) is FreeArguments
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"enum": ["a", "b"]}, "a", "c"),
+        ({"const": 3}, 3, 4),
+        ({"type": "string", "minLength": 2, "maxLength": 3}, "ab", "abcd"),
+        ({"type": "integer", "minimum": 1, "exclusiveMaximum": 5}, 4, 5),
+        ({"type": ["string", "null"]}, "x", 1),
+        ({"anyOf": [{"type": "boolean"}, {"type": "number"}]}, 0.5, "x"),
+        ({"type": "array", "items": {"type": "integer"}, "maxItems": 2}, [1, 2], [1, 2, 3]),
+        ({"type": "object", "properties": {"a-b": {"type": "integer"}}, "required": ["a-b"]}, {"a-b": 1}, {"a-b": "1"}),
+        ({"type": "object", "properties": {"x": {}}, "additionalProperties": False}, {"x": 1}, {"y": 1}),
+    ],
+    ids=lambda s: json.dumps(s)[:40],
+)
+def test_the_words_of_a_schema_hold(schema: dict[str, Any], good: Any, bad: Any) -> None:
+    model = arguments_model({"properties": {"x": schema}, "required": ["x"]})
+    assert given(model.model_validate({"x": good}).model_dump(), model) == {"x": good}
+    with pytest.raises(ValidationError):
+        model.model_validate({"x": bad})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 5) | st.floats(allow_nan=False)
+    | st.sampled_from(["string", "integer", "array", "object", "number", "null", "#/x", "#", "#/properties/x"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from([*WORDS, "items", "properties", "anyOf", "$ref", "x"]), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@hypothesis.given(st.dictionaries(st.sampled_from(["x", "y"]), JSON, min_size=1), JSON, JSON)
+def test_no_schema_of_a_peer_breaks_us(properties: dict[str, Any], required: Any, value: Any) -> None:
+    """Whatever a card says, the tool can be made and shown, and a value either fits or does not."""
+    model = arguments_model({"properties": properties, "required": required})
+    model.model_json_schema()
+    with contextlib.suppress(ValidationError):
+        model.model_validate({"x": value})
+
+
 def test_what_was_left_out_stays_out() -> None:
     model = arguments_model(SCHEMA)
     assert given({"query": "q", "weights": None, "runtime": object()} | {"limit": 3}, model)["query"] == "q"
@@ -117,9 +170,8 @@ async def pair() -> AsyncIterator[tuple[Mesh, list[Incoming]]]:
         await asyncio.gather(serving, return_exceptions=True)
 
 
-async def test_typed_arguments_arrive_as_they_were_given(pair: tuple[Mesh, list[Incoming]], monkeypatch: Any) -> None:
+async def test_typed_arguments_arrive_as_they_were_given(pair: tuple[Mesh, list[Incoming]]) -> None:
     me, came = pair
-    monkeypatch.setattr(Mesh, "peers", Here.peers)  # the memory transport carries no cards
     tool = MeshTool(me, peer="finder", skill="search")
     said = await tool.ainvoke({"query": "Möwe", "limit": 5, "weights": [0.5, 1], "share": 1})
     assert json.loads(said) == {"query": "Möwe", "limit": 5, "weights": [0.5, 1], "share": 1}
@@ -130,6 +182,27 @@ async def test_typed_arguments_arrive_as_they_were_given(pair: tuple[Mesh, list[
     with pytest.raises(Exception, match="valid string"):
         await tool.ainvoke(call)
     assert len(came) == 3, "wrong types are not sent"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ({}, "query: Field required"),
+        ({"query": 5}, "query: Input should be a valid string"),
+        ({"query": "q", "limit": "3"}, "limit: Input should be a valid integer"),
+        ({"query": "q", "weights": [1, "x"]}, r"weights\.1: Input should be a valid number"),
+    ],
+)
+async def test_the_called_agent_checks_the_arguments_itself(
+    pair: tuple[Mesh, list[Incoming]], arguments: dict[str, Any], fault: str
+) -> None:
+    """A peer need not use our tool: what it sends past the schema is refused with what is wrong, and never run."""
+    me, came = pair
+    with pytest.raises(MeshError, match=fault) as caught:
+        await me.ask("finder", "", skill="search", arguments=arguments)
+    assert (caught.value.code, caught.value.executed) == ("invalid_line", "no")
+    assert not came
+    assert (await me.ask("finder", "", skill="search", arguments={"query": "q", "more": [1]})).content
 
 
 async def test_a_call_of_a_skill_that_the_agent_does_not_have_is_refused(pair: tuple[Mesh, list[Incoming]]) -> None:
