@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from ..errors import MeshClosed
 
 T = TypeVar("T")
+
+NEVER = "blocking here would never end. Use 'await' instead."
+PROBE_S = 1.0  # longer than a loop that works is away
 
 
 class Portal:
@@ -40,18 +44,29 @@ class Portal:
     def call_sync(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run `work(*args)` on the mesh's loop and block until it is done.
 
-        Raises RuntimeError at once on the thread of the mesh's loop: blocking there would be a deadlock.
+        Raises RuntimeError at once on the thread of the mesh's loop, and within seconds when that thread waits for this
+        one (a sync call there, that runs its tools in threads): blocking would be a deadlock.
         """
         if threading.get_ident() == self._thread:
-            raise RuntimeError(
-                "this is the thread of the mesh's own loop: blocking here would never end. Use 'await' instead."
-            )
+            raise RuntimeError(f"this is the thread of the mesh's own loop: {NEVER}")
         future = self.submit(work, *args)
         try:
+            while not wait([future], PROBE_S).done:
+                if self._waits():
+                    raise RuntimeError(f"a sync call on the thread of the mesh's own loop waits for this one: {NEVER}")
             return future.result()
         except BaseException:  # KeyboardInterrupt: take the work along
             future.cancel()
             raise
+
+    def _waits(self) -> bool:
+        """True when the thread of the mesh's loop stands still in a wait for another thread, and not in its loop."""
+        alive = threading.Event()
+        self.loop.call_soon_threadsafe(alive.set)
+        if alive.wait(PROBE_S):
+            return False
+        frame = sys._current_frames().get(self._thread)
+        return frame is not None and frame.f_code.co_filename == threading.__file__
 
 
 async def _run(work: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> T:
