@@ -1,4 +1,4 @@
-"""What an import brings along, by sets and counts of modules: times are for `bench`, they differ from machine to machine.
+"""What an import brings along, as sets and counts of modules; times are for `bench`, they differ between machines.
 
 Each import runs in a process of its own: here pytest has long imported most of it.
 """
