@@ -6,7 +6,9 @@ This one is stateless: the answer is a function of the messages and the names of
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ from langchain_core.messages import (
     ToolMessage,
     convert_to_openai_messages,
 )
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -32,26 +35,76 @@ Rule = Callable[[list[BaseMessage], tuple[str, ...]], AIMessage | str]
 class ScriptedChat(BaseChatModel):
     """A chat model whose answer is `rule(messages, bound_tool_names)`: an AIMessage, or a str for plain text.
 
-    Streaming gives the text word by word and tool calls in fragments, as real models do.
+    It behaves as real models do where agents can tell: streamed text comes word by word and tool calls in fragments,
+    answers carry token counts (one word, one token) and the model's name, and it may be slow or fail.
+
+    Setup:
+        Nothing beside the package.
+
+    Instantiation:
+        - `delay_s`: seconds before each token, streamed or not.
+        - `failure`: raised instead of the `fail_at`-th token (0: before the first); a call that is not streamed has no
+          part of an answer, it just fails. To fail once, let the rule raise.
+
+    Invocation:
+        As every chat model. `bind_tools(tools, tool_choice=...)` shows the rule only the tools that may be called, and
+        holds it to a choice that forces a call. `with_structured_output(Schema)` works with a rule that calls the tool
+        `Schema`.
+
+    Within an agent:
+        `create_agent(ScriptedChat(rule=ask_then_answer("look", ...)), [look])`. One instance serves any number of
+        conversations at once: it keeps nothing.
+
+    Raises ValueError when a tool call is forced and the rule makes none.
     """
 
     rule: Rule
     bound: tuple[str, ...] = ()
+    forced: bool = False
+    model_name: str = "scripted"
+    delay_s: float = 0.0
+    failure: Exception | None = None
+    fail_at: int = 0
 
     @property
     def _llm_type(self) -> str:
         return "scripted"
 
     def bind_tools(
-        self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool], **_: Any
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        **_: Any,
     ) -> Runnable[Any, AIMessage]:
-        """Return a copy that knows the names of `tools`."""
+        """Return a copy that knows the names of `tools`.
+
+        `tool_choice` as OpenAI has it: "auto", "none", "any" or "required" (or True), the name of a tool, or
+        `{"type": "function", "function": {"name": ...}}`. Raises ValueError for a tool that is not among `tools`.
+        """
         names = tuple(convert_to_openai_tool(t)["function"]["name"] for t in tools)
-        return self.model_copy(update={"bound": names})
+        if isinstance(tool_choice, dict):
+            tool_choice = str(tool_choice["function"]["name"])
+        if tool_choice in (None, False, "auto"):
+            return self.model_copy(update={"bound": names, "forced": False})
+        if tool_choice == "none":
+            return self.model_copy(update={"bound": (), "forced": False})
+        if tool_choice not in (True, "any", "required"):
+            if tool_choice not in names:
+                raise ValueError(f"tool_choice {tool_choice!r} is none of the tools: {', '.join(names)}")
+            names = (str(tool_choice),)
+        return self.model_copy(update={"bound": names, "forced": True})
 
     def _answer(self, messages: list[BaseMessage]) -> AIMessage:
-        answer = self.rule(messages, self.bound)
-        return AIMessage(answer) if isinstance(answer, str) else answer
+        said = self.rule(messages, self.bound)
+        answer = AIMessage(said) if isinstance(said, str) else said
+        if self.forced and not any(call["name"] in self.bound for call in answer.tool_calls):
+            raise ValueError(f"tool_choice forces a call of {' or '.join(self.bound)}, and the rule made none")
+        usage = answer.usage_metadata or _usage(messages, answer)
+        about = {"finish_reason": "tool_calls" if answer.tool_calls else "stop"}
+        named = {"model_name": self.model_name} if self.model_name else {}
+        meta = {**about, **named, **answer.response_metadata}
+        return answer.model_copy(update={"usage_metadata": usage, "response_metadata": meta})
 
     def _generate(
         self,
@@ -60,7 +113,22 @@ class ScriptedChat(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=self._answer(messages))])
+        answer = self._answer(messages)
+        for _ in self._paced(answer):
+            time.sleep(self.delay_s)
+        return ChatResult(generations=[ChatGeneration(message=answer)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        answer = self._answer(messages)
+        for _ in self._paced(answer):
+            await asyncio.sleep(self.delay_s)
+        return ChatResult(generations=[ChatGeneration(message=answer)])
 
     def _stream(
         self,
@@ -69,7 +137,8 @@ class ScriptedChat(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in _fragments(self._answer(messages)):
+        for chunk in self._paced(self._answer(messages)):
+            time.sleep(self.delay_s)
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -81,27 +150,39 @@ class ScriptedChat(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in _fragments(self._answer(messages)):
+        for chunk in self._paced(self._answer(messages)):
+            await asyncio.sleep(self.delay_s)
             if run_manager is not None:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
 
+    def _paced(self, answer: AIMessage) -> Iterator[ChatGenerationChunk]:
+        """The fragments of an answer, up to the failure if there is to be one."""
+        chunks = [ChatGenerationChunk(message=part) for part in _fragments(answer)]
+        if self.failure is not None:
+            yield from chunks[: self.fail_at]
+            raise self.failure
+        yield from chunks
 
-def _fragments(message: AIMessage) -> Iterator[ChatGenerationChunk]:
-    words = message.text.split(" ")
-    for n, word in enumerate(words if message.text else []):
-        yield ChatGenerationChunk(message=AIMessageChunk(content=word if n == len(words) - 1 else word + " "))
-    for index, call in enumerate(message.tool_calls):
+
+def _fragments(answer: AIMessage) -> list[AIMessageChunk]:
+    words = answer.text.split(" ") if answer.text else []
+    parts = [AIMessageChunk(content=word if n == len(words) - 1 else word + " ") for n, word in enumerate(words)]
+    for index, call in enumerate(answer.tool_calls):
         text = json.dumps(call["args"])
-        head = tool_call_chunk(name=call["name"], id=call["id"], args="", index=index)
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[head]))
-        for at in range(0, len(text), 16):
-            part = tool_call_chunk(args=text[at : at + 16], index=index)
-            yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[part]))
-    # The last piece says what the call used, as providers do: the sum of the pieces is the whole message.
-    end = AIMessageChunk(content="", usage_metadata=message.usage_metadata, response_metadata=message.response_metadata)
-    if message.usage_metadata or message.response_metadata or (not message.text and not message.tool_calls):
-        yield ChatGenerationChunk(message=end)
+        heads = [tool_call_chunk(name=call["name"], id=call["id"], args="", index=index)]
+        rest = [tool_call_chunk(args=text[at : at + 16], index=index) for at in range(0, len(text), 16)]
+        parts += [AIMessageChunk(content="", tool_call_chunks=[piece]) for piece in heads + rest]
+    last = parts.pop() if parts else AIMessageChunk(content="")
+    about = {"usage_metadata": answer.usage_metadata, "response_metadata": answer.response_metadata}
+    return [*parts, last.model_copy(update={**about, "chunk_position": "last"})]
+
+
+def _usage(messages: list[BaseMessage], answer: AIMessage) -> UsageMetadata:
+    """Words for tokens: the same in every run, and never zero."""
+    read = sum(len(m.text.split()) for m in messages) or 1
+    said = len(answer.text.split()) + sum(1 + len(json.dumps(c["args"]).split()) for c in answer.tool_calls) or 1
+    return UsageMetadata(input_tokens=read, output_tokens=said, total_tokens=read + said)
 
 
 def ask_then_answer(tool: str, args: Callable[[str], dict[str, Any]], answer: Callable[[str], str]) -> Rule:

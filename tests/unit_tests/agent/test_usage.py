@@ -25,7 +25,7 @@ def using(model: str, said: str = "ok", a: int = 3, b: int = 2) -> ScriptedChat:
     """A model that says what it used, as providers' models do."""
     usage: Any = tokens(a, b)
     answer = AIMessage(said, usage_metadata=usage, response_metadata={"model_name": model} if model else {})
-    return ScriptedChat(rule=lambda messages, _: answer)
+    return ScriptedChat(rule=lambda messages, _: answer, model_name="")
 
 
 @pytest.mark.parametrize("stream", [True, False])
