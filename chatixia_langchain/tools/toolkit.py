@@ -75,28 +75,27 @@ class MeshToolkit(BaseToolkit):
 
     def get_tools(self) -> list[BaseTool]:
         """Return the tools."""
-        tools = [*self._peer_tools(), *self._task_tools()]
+        tools = [*self._fixed(), *self._tasks(), *self._each()]
         names = [t.name for t in tools]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"two tools have the same name, of two peers perhaps: {', '.join(twice)}")
         return tools
 
-    def _peer_tools(self) -> list[BaseTool]:
+    def _fixed(self) -> list[BaseTool]:
         mesh, allow = self.mesh, self.allow
-        names = None if allow is None else sorted(allow)
-        tools: list[BaseTool] = [
+        return [
             MeshListPeersTool(mesh=mesh, allow=allow),
-            MeshTool(mesh, allow=names),
+            MeshTool(mesh, allow=None if allow is None else sorted(allow)),
             MeshSendTool(mesh=mesh, allow=allow),
             MeshBroadcastTool(mesh=mesh, allow=allow),
             MeshAskManyTool(mesh=mesh, allow=allow),
         ]
-        if self.per_peer:
-            online = [p.id for p in mesh.peers.values() if p.state != "offline"]
-            tools += [MeshTool(mesh, peer=p) for p in online if allow is None or p in allow]
-        return tools
 
-    def _task_tools(self) -> list[BaseTool]:
+    def _each(self) -> list[BaseTool]:
+        online = [p.id for p in self.mesh.peers.values() if self.per_peer and p.state != "offline"]
+        return [MeshTool(self.mesh, peer=p) for p in online if self.allow is None or p in self.allow]
+
+    def _tasks(self) -> list[BaseTool]:
         mesh, allow, book = self.mesh, self.allow, self._book
         return [
             MeshStartTaskTool(mesh=mesh, allow=allow, book=book, timeout_s=self.task_timeout_s),

@@ -173,7 +173,7 @@ async def test_allow_list_holds_for_every_tool(pair: Pair) -> None:
 
 
 async def test_per_peer_tools_are_opt_in(pair: Pair) -> None:
-    assert [t.name for t in MeshToolkit(pair.a, per_peer=True).get_tools()][4:] == ["ask_b"]
+    assert [t.name for t in MeshToolkit(pair.a, per_peer=True).get_tools()][10:] == ["ask_b"]
 
 
 async def test_colliding_names_are_refused_when_the_tools_are_made() -> None:

@@ -242,7 +242,8 @@ async def test_a_sync_caller_has_the_same_door(worker: Worker) -> None:
 def record(id_: str, **fields: Any) -> MeshTask:
     plain: Any = {
         "task_id": id_, "peer": "b", "description": "d", "instructions": "d", "resume": None, "message_id": id_,
-        "conversation": id_, "timeout_s": None, "status": "success", "result": "", "revision": 0, "created_at": "1", "updated_at": "1",
+        "conversation": id_, "timeout_s": None, "status": "success", "result": "", "revision": 0,
+        "created_at": "1", "updated_at": "1",
     }  # fmt: skip
     return {**plain, **fields}  # type: ignore[typeddict-item]
 
