@@ -19,6 +19,10 @@ MAX_NAME_CHARS = 64  # what model providers take for tool and message names
 MAX_CARD_CHARS = 300  # of a peer's own description: enough to choose by, too short to preach
 
 
+# Models read </ PEER-MESSAGE> as the end of a fence too.
+_FENCE_END = re.compile(r"<(?=\s*/\s*peer-message)", re.IGNORECASE)
+
+
 def safe_name(text: str) -> str:
     """Make a name that providers accept: `^[a-zA-Z0-9_-]{1,64}$`."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", text)[:MAX_NAME_CHARS] or "_"
@@ -34,7 +38,7 @@ def fenced(content: str, limit: int | None = None) -> str:
     """Fence what a peer wrote, capped at `limit` characters: it can never end its own fence."""
     whole = limit is None or len(content) <= limit
     body = content if whole else f"{content[:limit]}\n[cut off: {len(content)} characters in all]"
-    return "<peer-message>\n" + body.replace("</peer-message", "<\\/peer-message") + "\n</peer-message>"
+    return "<peer-message>\n" + _FENCE_END.sub("<\\\\", body) + "\n</peer-message>"
 
 
 def from_peer(message: Incoming) -> str:

@@ -35,7 +35,8 @@ ACKNOWLEDGED: Final = frozenset({"message", "request", "reply", "error"})
 """Kinds that the receiving agent acknowledges once they are in its inbox."""
 
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+MAX_COUNT: Final = 2**53  # what JSON carries exactly; integers of any length would overflow in sums of times
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -151,8 +152,8 @@ def decode(data: bytes) -> Frame:
         raise InvalidLine(f"mesh.corr {mesh.corr[:80]!r} is not a message id")
     if len(mesh.conversation) > 128:
         raise InvalidLine("mesh.conversation is longer than 128 characters")
-    if mesh.ttl_ms < 0 or mesh.hops < 0 or mesh.seq < 0:
-        raise InvalidLine("mesh.ttl_ms, mesh.hops and mesh.seq cannot be negative")
+    if not (0 <= mesh.ttl_ms <= MAX_COUNT and 0 <= mesh.hops <= MAX_COUNT and 0 <= mesh.seq <= MAX_COUNT):
+        raise InvalidLine("mesh.ttl_ms, mesh.hops and mesh.seq are 0 to 2**53")
     if mesh.kind == "chunk":
         _check_chunk(frame.payload or {})
     return frame
@@ -163,5 +164,5 @@ def _check_chunk(payload: dict[str, Any]) -> None:
         raise InvalidLine("payload.chunk of a chunk is not text")
     for key in ("step", "at"):
         value = payload.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 2**53:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
             raise InvalidLine(f"payload.{key} of a chunk is not a count")
