@@ -63,7 +63,7 @@ class ChunkSender:
         self._scheduled = False
         core, peer, waiting = self._core, self._peer, self._text.waiting
         while waiting and self._wait is None and not core.closing:
-            if self._incoming._answer is None or not self._open():
+            if self._incoming.message_id not in peer.session.inbox.running or not self._open():
                 with self._lock:
                     while waiting:
                         waiting.take()

@@ -17,7 +17,8 @@ PROMISED = [
     "RemoteAgent", "ReplyChunk", "ReplyStream", "Usage",
 ]  # fmt: skip
 MESH_METHODS = [
-    "aclose", "ask", "ask_many", "ask_stream", "broadcast", "incoming", "peer_events", "peers", "send", "start", "status",
+    "aclose", "ask", "ask_many", "ask_stream", "broadcast", "incoming", "peer_events", "peers", "send", "start",
+    "status",
 ]  # fmt: skip
 
 

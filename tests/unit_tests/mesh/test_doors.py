@@ -206,3 +206,22 @@ async def test_local_mesh_in_memory_needs_nothing_else() -> None:
         await a.ask("b", "x")
     with pytest.raises(MeshClosed):
         await local.join("c")
+
+
+async def test_over_memory_peers_know_each_others_cards(members: Members) -> None:
+    skills = [{"name": "sum", "description": "adds", "input_schema": {"type": "object"}}]
+    a = await members.join("a", description="first", skills=skills)
+    b = await members.join("b", description="second", skills=["plain"])
+    assert (b.peers["a"].description, b.peers["a"].skills) == ("first", tuple(skills))
+    await a.wait_for_peer("b")
+    assert (a.peers["b"].description, a.peers["b"].skills) == ("second", ({"name": "plain"},))
+
+
+async def test_a_listener_cancelled_while_its_mesh_closes_ends_quietly(members: Members) -> None:
+    a = await members.join("a")
+    waiting = asyncio.create_task(anext(a.incoming()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await a.aclose()  # wakes its listeners in the same turn of the loop
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

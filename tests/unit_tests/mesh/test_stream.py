@@ -1,0 +1,349 @@
+"""Replies that are read while they are written, over memory: order, loss, slow readers, leaving early, other loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from chatixia_langchain import Incoming, Mesh, ReplyChunk
+from chatixia_langchain.errors import Cancelled, MeshClosed, MeshTimeout, PeerUnreachable, RemoteError
+
+from .members import Members, echo
+from .test_doors import in_thread
+
+Handler = Callable[[Incoming], Awaitable[None]]
+
+
+async def pair(members: Members, handler: Handler) -> tuple[Mesh, Mesh]:
+    """a asks, b answers with `handler`."""
+    a, b = await members.join("a"), await members.join("b")
+    members.serve(b, handler)
+    return a, b
+
+
+async def words(incoming: Incoming) -> None:
+    """Say "one two three " word by word, giving others a turn between."""
+    for word in ("one ", "two ", "three "):
+        await incoming.chunk(word)
+        await asyncio.sleep(0)
+    await incoming.reply("one two three ")
+
+
+def text(chunks: list[ReplyChunk]) -> str:
+    """The text of the last step."""
+    last = max((c.step for c in chunks), default=0)
+    return "".join(c.text for c in chunks if c.step == last)
+
+
+async def test_the_first_chunk_is_read_before_the_peer_is_done(members: Members) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(incoming: Incoming) -> None:
+        assert incoming.stream
+        await incoming.chunk("first ")
+        await go_on.wait()  # would never end if the reader had to wait for the reply
+        await incoming.reply("first last", meta={"usage": {"turns": 1}})
+
+    a, _ = await pair(members, slow)
+    stream = a.ask_stream("b", "x")
+    assert await asyncio.wait_for(anext(stream), 5) == ReplyChunk("first ", 0)
+    go_on.set()
+    assert [c async for c in stream] == [ReplyChunk("last", 0)]
+    reply = await stream.reply()
+    assert (reply.content, reply.usage.turns, reply.path) == ("first last", 1, "memory")
+
+
+async def test_steps_are_kept_apart(members: Members) -> None:
+    async def two_steps(incoming: Incoming) -> None:
+        await incoming.chunk("let me ", step=0)
+        await incoming.chunk("look", step=0)
+        await incoming.chunk("it is ", step=2)
+        await incoming.reply("it is 4")
+
+    a, _ = await pair(members, two_steps)
+    chunks = [c async for c in a.ask_stream("b", "x")]
+    assert "".join(c.text for c in chunks if c.step == 0) == "let me look"
+    assert "".join(c.text for c in chunks if c.step == 2) == "it is 4"
+
+
+async def test_an_ask_gets_no_chunks_and_a_peer_without_chunks_gives_one(members: Members) -> None:
+    seen: list[bool] = []
+
+    async def handler(incoming: Incoming) -> None:
+        seen.append(incoming.stream)
+        await incoming.chunk("re:")
+        await echo(incoming)
+        await incoming.chunk("too late")
+
+    a, b = await pair(members, handler)
+    assert (await a.ask("b", "plain")).content == "re:plain"
+    async with a.ask_stream("b", "streamed") as stream:
+        assert text([c async for c in stream]) == "re:streamed"
+    assert seen == [False, True]
+    assert (await b.status())["counters"]["chunks_sent"] == 1
+    members.serve(await members.join("c"), echo)
+    assert [c async for c in a.ask_stream("c", "x")] == [ReplyChunk("re:x", 0)]
+
+
+async def test_lost_chunks_are_made_up_for_by_the_reply(members: Members) -> None:
+    members.hub.lose = lambda _from, _to, body: b'"chunk":"two ' in body
+    a, _ = await pair(members, words)
+    chunks = [c async for c in a.ask_stream("b", "x")]
+    assert text(chunks) == "one two three "
+    assert chunks[0].text == "one "
+    assert "three" not in chunks[0].text
+
+
+async def test_leaving_early_cancels_the_remote_run(members: Members) -> None:
+    """By `aclose`, by the end of the block, by dropping the object, and by closing a read that waits."""
+    cancelled = asyncio.Event()
+
+    async def endless(incoming: Incoming) -> None:
+        await incoming.chunk("on and on")
+        await incoming.cancelled.wait()
+        cancelled.set()
+
+    async def close(stream: Any) -> None:
+        await stream.aclose()
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        with pytest.raises(Cancelled):
+            await stream.reply()
+
+    async def block(stream: Any) -> None:
+        async with stream:
+            pass
+
+    async def drop(stream: Any) -> None:
+        assert stream._reading._task is not None  # nobody but the caller's variable holds it
+
+    async def close_while_reading(stream: Any) -> None:
+        reading = asyncio.create_task(anext(stream, None))
+        await asyncio.sleep(0)
+        await stream.aclose()
+        assert await asyncio.wait_for(reading, 5) is None
+
+    a, _ = await pair(members, endless)
+    for leave in (close, block, drop, close_while_reading):
+        cancelled.clear()
+        stream = a.ask_stream("b", "x")
+        assert (await anext(stream)).text == "on and on"
+        await leave(stream)
+        del stream
+        gc.collect()
+        await asyncio.wait_for(cancelled.wait(), 5)
+    assert (await a.status())["queues"]["pending"] == 0
+
+
+async def test_a_cancelled_read_loses_nothing_and_leaves_the_stream_open(members: Members) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(incoming: Incoming) -> None:
+        await go_on.wait()
+        await incoming.chunk("still ")
+        await incoming.reply("still here")
+
+    a, _ = await pair(members, handler)
+    async with a.ask_stream("b", "x") as stream:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(stream)
+        go_on.set()
+        assert text([c async for c in stream]) == "still here"
+
+
+async def test_a_stream_has_one_reader_at_a_time(members: Members) -> None:
+    a, _ = await pair(members, lambda i: i.cancelled.wait())  # type: ignore[arg-type,return-value]
+    async with a.ask_stream("b", "x") as stream:
+        first = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0.01)
+        with pytest.raises(RuntimeError, match="one reader"):
+            await anext(stream)
+        first.cancel()
+
+
+async def test_errors_of_ask_are_raised_from_the_iteration_once(members: Members) -> None:
+    async def failing(incoming: Incoming) -> None:
+        await incoming.chunk("so far ")
+        await asyncio.sleep(0)
+        await incoming.fail(RemoteError("broke", code="handler_failed"))
+
+    a, _ = await pair(members, failing)
+    stream = a.ask_stream("b", "x")
+    assert (await anext(stream)).text == "so far "
+    with pytest.raises(RemoteError, match="broke"):
+        await anext(stream)
+    assert [c async for c in stream] == []
+    with pytest.raises(RemoteError, match="broke"):
+        await stream.reply()
+    for peer, options, error in [
+        ("b", {"message_id": "not an id"}, ValueError),
+        ("nobody", {"timeout": 0.2}, (PeerUnreachable, MeshTimeout)),
+        ("b", {"no_such_option": 1}, TypeError),
+    ]:
+        with pytest.raises(error):  # type: ignore[call-overload]
+            await anext(a.ask_stream(peer, "x", **options))  # type: ignore[arg-type]
+    with pytest.raises(MeshClosed):
+        Mesh("z", transport="memory").ask_stream("b", "x")
+
+
+async def test_closing_the_mesh_ends_its_streams(members: Members) -> None:
+    a, _ = await pair(members, lambda i: i.cancelled.wait())  # type: ignore[arg-type,return-value]
+    reading = asyncio.create_task(anext(a.ask_stream("b", "x")))
+    await asyncio.sleep(0.01)
+    await a.aclose()
+    with pytest.raises(MeshClosed):
+        await asyncio.wait_for(reading, 5)
+
+
+async def test_a_full_window_makes_chunks_wait_and_merge(members: Members) -> None:
+    """The transport takes no more: text waits, bounded, and goes as few frames once there is room."""
+    a, b = await members.join("a"), await members.join("b")
+    stream = a.ask_stream("b", "x", timeout=20)
+    await stream.__aenter__()
+    incoming = await b.incoming().__anext__()
+    filler = "f" * 200_000  # five of them leave room for some hundred small frames in the transport's window
+    receipts = [b.send_nowait("a", filler) for _ in range(5)]
+    for number in range(3_000):
+        await incoming.chunk(f"word {number} ")  # never waits: nothing of this has left when the loop gets its turn
+    whole = "".join(f"word {number} " for number in range(3_000))
+    got = ""
+    async for chunk in stream:
+        got += chunk.text
+        if len(got) == len(whole):
+            break
+    assert got == whole
+    assert (await b.status())["counters"]["chunks_sent"] < 1_000
+    await incoming.reply(whole)
+    assert (await stream.reply()).content == whole
+    assert [(await r.delivered()).state for r in receipts] == ["delivered"] * 5
+
+
+async def test_a_slow_reader_gets_large_chunks_and_all_of_it(members: Members) -> None:
+    async def fast(incoming: Incoming) -> None:
+        for _ in range(2_000):
+            await incoming.chunk("x" * 100)
+        await incoming.reply("x" * 200_000)
+
+    a, _ = await pair(members, fast)
+    async with a.ask_stream("b", "x") as stream:
+        await asyncio.sleep(0.3)  # the reply is there, nothing was read
+        chunks = [c async for c in stream]
+    assert sum(len(c.text) for c in chunks) == 200_000
+    assert len(chunks) < 100
+
+
+async def test_streams_work_from_another_loop_and_by_the_sync_door(members: Members) -> None:
+    a, _ = await pair(members, words)
+
+    async def elsewhere() -> str:
+        stream = a.ask_stream("b", "x")
+        got = [c async for c in stream]
+        assert (await stream.reply()).content == "one two three "
+        await stream.aclose()
+        return text(got)
+
+    def blocking() -> str:
+        with a.sync.ask_stream("b", "x") as stream:
+            got = text(list(stream))
+            assert stream.reply.content == got
+        stream.close()
+        return got
+
+    assert await in_thread(lambda: asyncio.run(elsewhere())) == "one two three "
+    assert await in_thread(blocking) == "one two three "
+    with pytest.raises(RuntimeError, match="await"):
+        next(a.sync.ask_stream("b", "x"))
+
+
+async def test_closing_in_another_thread_cancels_the_remote_run(members: Members) -> None:
+    cancelled = asyncio.Event()
+
+    async def endless(incoming: Incoming) -> None:
+        await incoming.chunk("on")
+        await incoming.cancelled.wait()
+        cancelled.set()
+
+    a, _ = await pair(members, endless)
+
+    def blocking() -> None:
+        for chunk in a.sync.ask_stream("b", "x"):
+            assert chunk.text == "on"
+            return  # the iterator is dropped here, in a thread without a loop
+
+    await in_thread(blocking)
+    await asyncio.wait_for(cancelled.wait(), 5)
+
+
+async def test_chunks_come_in_order_from_another_loop(members: Members) -> None:
+    """An agent that runs on a loop of its own writes without waiting for the mesh's."""
+    a, b = await members.join("a"), await members.join("b")
+    whole = "".join(f"{n} " for n in range(500))
+
+    async def agent() -> None:
+        incoming = await b.incoming().__anext__()
+        for n in range(500):
+            await incoming.chunk(f"{n} ")
+        await incoming.reply(whole)
+
+    serving = asyncio.ensure_future(in_thread(lambda: asyncio.run(agent())))
+    assert text([c async for c in a.ask_stream("b", "x")]) == whole
+    await serving
+    assert (await b.status())["counters"]["chunks_sent"] >= 1
+
+
+async def test_what_is_no_chunk_is_refused_to_whoever_wrote_it(members: Members) -> None:
+    async def handler(incoming: Incoming) -> None:
+        with pytest.raises(TypeError, match="int"):
+            await incoming.chunk(5)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="surrogates"):
+            await incoming.chunk("\ud800")
+        for step in (-1, True, "0"):
+            with pytest.raises(ValueError, match="step"):
+                await incoming.chunk("x", step=step)  # type: ignore[arg-type]
+        await incoming.chunk("")
+        await incoming.reply("fine")
+
+    a, _ = await pair(members, handler)
+    assert [c async for c in a.ask_stream("b", "x")] == [ReplyChunk("fine", 0)]
+
+
+async def test_chunks_of_another_peer_and_chunks_nobody_asked_for_are_ignored(members: Members) -> None:
+    """A chunk counts only from the peer that was asked: with the check off, `evil` writes into b's answer."""
+    a, b, evil = await members.join("a"), await members.join("b"), await members.join("evil")
+    members.serve(evil, echo)
+    await a.ask("evil", "opens a channel")
+    stream = a.ask_stream("b", "x", message_id="r1")
+    await stream.__aenter__()
+    incoming = await b.incoming().__anext__()
+    payload = {"chunk": "forged", "step": 0, "at": 0}
+    frame = {
+        "type": "agent_stream_chunk",
+        "payload": payload,
+        "mesh": {"v": 1, "kind": "chunk", "corr": "r1", "seq": 1},
+    }
+    engine = evil._lifetime.engine
+    assert engine is not None
+    engine.core.transport.send("a", json.dumps(frame).encode())
+    await asyncio.sleep(0.05)
+    await incoming.reply("true")
+    assert [c async for c in stream] == [ReplyChunk("true", 0)]
+    assert (await a.status())["counters"]["chunks_late"] == 1
+
+
+async def test_a_stream_belongs_to_the_context_that_asked(members: Members) -> None:
+    """Who reads may be another task: the request carries what was current where it was made."""
+    a, _ = await pair(members, words)
+    mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
+    mark.set("asker")
+    stream = a.ask_stream("b", "x")
+    mark.set("reader")
+    assert stream._reading._context[mark] == "asker"
+    assert text([c async for c in stream]) == "one two three "
