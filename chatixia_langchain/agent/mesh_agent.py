@@ -86,7 +86,15 @@ class MeshAgent:
         self._pauses = Pauses(self._file)
         answers = Answers(mesh, policy, self._pauses)
         show = on_turn or (lambda event: None)
-        self._serving = Serving(runner, self._supervisor, self._pauses, answers, limit=recursion_limit, on_turn=show)
+        self._serving = Serving(
+            mesh.config.name,
+            runner,
+            self._supervisor,
+            self._pauses,
+            answers,
+            limit=recursion_limit,
+            on_turn=show,
+        )
         self._turns = Turns(runner, policy, self._pauses, self._serving)
         self._limits = (max_concurrency, max_queue)
         self._skills = SkillChecks(mesh.config.skills)

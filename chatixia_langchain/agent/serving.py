@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 
 from ..errors import Cancelled
 from ..mesh.budget import Usage
+from ..mesh.trace import turn_span
 from ..mesh.types import Incoming
 from .answers import Answers
 from .history import History, human
@@ -53,10 +54,11 @@ class _Work:
 
 
 class Serving:
-    """Runs the turns of one agent. `limit` is the number of steps a graph may take in one."""
+    """Runs the turns of the agent `name`. `limit` is the number of steps a graph may take in one."""
 
     def __init__(
         self,
+        name: str,
         runner: Runner,
         supervisor: Supervisor,
         pauses: Pauses,
@@ -65,7 +67,8 @@ class Serving:
         limit: int,
         on_turn: Callable[[TurnEvent], None],
     ) -> None:
-        self._runner, self._supervisor, self._pauses, self.answers = runner, supervisor, pauses, answers
+        self._name, self._runner, self._supervisor = name, runner, supervisor
+        self._pauses, self.answers = pauses, answers
         self._limit, self._on_turn = limit, on_turn
 
     async def run(
@@ -91,7 +94,8 @@ class Serving:
             logger.exception("on_turn raised kind=%s thread=%s", event.kind, event.thread_id)
 
     async def _work(self, work: _Work) -> Outcome:
-        with self._supervisor.turn(work.last) as (turn, callbacks):
+        with turn_span(work.last, self._name) as trace, self._supervisor.turn(work.last) as (turn, callbacks):
+            turn.trace = trace
             work.spent = turn.spent
             return await self._runner.run(self._job(work, callbacks))
 
