@@ -125,7 +125,7 @@ class MeshStartTaskTool(TaskTool):
             return text.task_started(id_, peer), {}
         task = MeshTask(
             task_id=id_, peer=peer, description=description, instructions=description, message_id=message_id,
-            resume=None, conversation=id_, timeout_s=self.timeout_s, status="running", result="", revision=0,
+            resume=None, conversation=id_, timeout_s=self.timeout_s, status="running", result="", usage={}, revision=0,
             created_at=now(), updated_at=now(),
         )  # fmt: skip
         await self._table.start(self.mesh, task)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, TypedDict
 from weakref import WeakKeyDictionary
 
 from ..errors import Busy, Cancelled, MeshError
+from ..mesh.budget import Usage
 from ..mesh.mesh import Mesh
 from ..mesh.types import Reply
 
@@ -39,6 +40,7 @@ class MeshTask(TypedDict):
     timeout_s: float | None
     status: Status
     result: str
+    usage: dict[str, Any]  # of all its runs, by peer: `Usage.to_json`
     revision: int
     created_at: str
     updated_at: str
@@ -69,12 +71,15 @@ def settled(task: MeshTask, outcome: Reply | MeshError | None, said: str) -> Mes
     """The task after a look at its ask: `outcome` None runs on, `said` is the text of anything else."""
     if outcome is None:
         return task
-    status: Status = "success"
     if isinstance(outcome, MeshError):
-        status = "cancelled" if outcome.code == "cancelled" else "error"
-    elif outcome.interrupts:
-        status = "interrupted"
-    return changed(task, status=status, result=_capped(said))
+        status: Status = "cancelled" if outcome.code == "cancelled" else "error"
+        return changed(task, status=status, result=_capped(said))
+    if task["status"] == "interrupted":  # seen before, and counted
+        return task
+    usage = Usage.decode(task["usage"])
+    usage.add_peer(task["peer"], outcome.usage)
+    status = "interrupted" if outcome.interrupts else "success"
+    return changed(task, status=status, result=_capped(said), usage=usage.to_json())
 
 
 def now() -> str:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
-from langchain_core.tools import BaseTool
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.tools import BaseTool, tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
 
-from chatixia_langchain import ChatLoop, Incoming, LocalMesh, Mesh, MeshAgent, MeshToolkit
+from chatixia_langchain import ChatLoop, InboundPolicy, Incoming, LocalMesh, Mesh, MeshAgent, MeshToolkit
+from chatixia_langchain.mesh.budget import Usage
 from chatixia_langchain.mesh.context import current_tool_call
 from chatixia_langchain.testing import ScriptedChat
+from chatixia_langchain.testing.fake_mesh import FakeMesh
 from chatixia_langchain.tools import task_tools, tasks
+from chatixia_langchain.tools.middleware import MeshMiddleware
 from chatixia_langchain.tools.tasks import MAX_RESULT_CHARS, MeshTask, TaskBook, TaskTable, merge_tasks
 
 
@@ -242,7 +248,7 @@ async def test_a_sync_caller_has_the_same_door(worker: Worker) -> None:
 def record(id_: str, **fields: Any) -> MeshTask:
     plain: Any = {
         "task_id": id_, "peer": "b", "description": "d", "instructions": "d", "resume": None, "message_id": id_,
-        "conversation": id_, "timeout_s": None, "status": "success", "result": "", "revision": 0,
+        "conversation": id_, "timeout_s": None, "status": "success", "result": "", "usage": {}, "revision": 0,
         "created_at": "1", "updated_at": "1",
     }  # fmt: skip
     return {**plain, **fields}  # type: ignore[typeddict-item]
@@ -279,3 +285,130 @@ def test_how_long_a_run_may_take_is_a_setting_of_the_toolkit(worker: Worker) -> 
     start = tools_of(worker.a, task_timeout=5)["start_task"]
     assert isinstance(start, task_tools.MeshStartTaskTool)
     assert start.timeout_s == 5
+
+
+class Desk:
+    """A graph at `b` whose tool asks a human first."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def graph(self, questions: int = 1) -> Any:
+        @tool
+        def delete(what: str) -> str:
+            """Delete something."""
+            answers = [interrupt({"delete": what, "n": n}) for n in range(questions)]
+            self.done.append(what)
+            return f"deleted {what} after {answers}"
+
+        def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
+            if isinstance(messages[-1], ToolMessage):
+                return messages[-1].text
+            return AIMessage("", tool_calls=[{"name": "delete", "args": {"what": "x"}, "id": f"d{len(messages)}"}])
+
+        return create_agent(ScriptedChat(rule=rule), [delete], checkpointer=InMemorySaver())
+
+
+def start_then_check(task_id: Callable[[list[BaseMessage]], str]) -> ScriptedChat:
+    """Starts one task, and looks at it until it runs no longer."""
+
+    def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
+        last = messages[-1]
+        if isinstance(last, ToolMessage) and last.name == "mesh_check_task" and "running" not in last.text:
+            return last.text
+        name, args = "mesh_check_task", {"task_id": task_id(messages)}
+        if not isinstance(last, ToolMessage):
+            name, args = "mesh_start_task", {"peer": "b", "description": "delete x"}
+        return AIMessage("", tool_calls=[{"name": name, "args": args, "id": f"c{len(messages)}"}])
+
+    return ScriptedChat(rule=rule)
+
+
+def first_task(messages: list[BaseMessage]) -> str:
+    return next((next(iter(m.artifact)) for m in messages if isinstance(m, ToolMessage)), "")
+
+
+@pytest.mark.parametrize("questions", [1, 2])
+async def test_a_task_whose_agent_waits_for_a_human_pauses_the_graph_that_looks_at_it(questions: int) -> None:
+    """And goes on with the human's word, once; a second question is a second pause."""
+    desk = Desk()
+    async with LocalMesh(transport="memory") as local:
+        a, b = await local.join("a"), await local.join("b")
+        serving = asyncio.create_task(MeshAgent(b, desk.graph(questions), policy=InboundPolicy(tools="all")).serve())
+        await a.wait_for_peer("b")
+        saver = InMemorySaver()
+        config: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": 500}
+
+        def agent() -> Any:  # made anew for each step, as after a restart
+            return create_agent(start_then_check(first_task), middleware=[MeshMiddleware(a)], checkpointer=saver)
+
+        result = await agent().ainvoke({"messages": [HumanMessage("go")]}, config)
+        for n in range(questions):
+            (asked,) = result["__interrupt__"]
+            assert (asked.value["peer"], asked.value["value"]) == ("b", {"delete": "x", "n": n})
+            assert desk.done == []
+            result = await agent().ainvoke(Command(resume=f"yes {n}"), config)
+        answers = [f"yes {n}" for n in range(questions)]
+        assert f"deleted x after {answers}" in result["messages"][-1].text
+        assert desk.done == ["x"]
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_without_a_graph_a_task_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    async with LocalMesh(transport="memory") as local:
+        a, b = await local.join("a"), await local.join("b")
+        serving = asyncio.create_task(MeshAgent(b, desk.graph(), policy=InboundPolicy(tools="all")).serve())
+        await a.wait_for_peer("b")
+        tools = tools_of(a)
+        id_ = await started(tools, "delete x")
+        report = await look(tools, id_)
+        assert "interrupted" in report.content
+        assert "waits for a human" in report.content
+        update = tools["update_task"]
+        held = await update.ainvoke(call(update, task_id=id_, instructions="go on"))
+        assert held.content.startswith("[held]"), "its conversation takes nothing but the decision"
+        assert await tools["cancel_task"].ainvoke({"task_id": id_}) == f"Task {id_} is cancelled."
+        assert desk.done == []
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_what_a_task_used_is_in_its_record_once() -> None:
+    """Two runs of one task, each looked at twice."""
+
+    def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage:
+        return AIMessage("ok", usage_metadata={"input_tokens": 3, "output_tokens": 4, "total_tokens": 7})
+
+    async with LocalMesh(transport="memory") as local:
+        a, b = await local.join("a"), await local.join("b")
+        serving = asyncio.create_task(MeshAgent(b, ScriptedChat(rule=rule)).serve())
+        await a.wait_for_peer("b")
+        tools = tools_of(a)
+        id_ = await started(tools, "work")
+        for runs in (1, 2):
+            for _ in range(2):
+                report = await look(tools, id_)
+            assert Usage.decode(report.artifact[id_]["usage"]).total()["total_tokens"] == 7 * runs
+            await tools["update_task"].ainvoke({"task_id": id_, "instructions": "more"})
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_on_a_bad_wire_each_task_is_done_once() -> None:
+    """Frames are lost and doubled; every task has its result, and nothing ran twice."""
+    ran: list[str] = []
+
+    def work(text: str) -> str:
+        ran.append(text)
+        return f"did {text}"
+
+    async with FakeMesh("a", peers={"b": work}, loss=0.1, duplicate=0.3, seed=3) as mesh:
+        await mesh.wait_for_peer("b")
+        tools = tools_of(mesh)
+        ids = {n: await started(tools, f"job {n}") for n in range(20)}
+        for n, id_ in ids.items():
+            async with asyncio.timeout(30):
+                assert f"did job {n}\n" in (await look(tools, id_)).content
+        assert sorted(ran) == sorted(f"job {n}" for n in range(20))
