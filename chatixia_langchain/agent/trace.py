@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..mesh.trace import LANGSMITH
 from ..mesh.types import Incoming
 
-META_KEY = "langsmith"
 MAX_CHARS = 8192  # about a hundred runs deep
 _RUN = r"\d{8}T\d{12}Z[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _DOTTED_ORDER = re.compile(rf"{_RUN}(\.{_RUN})*")
@@ -20,7 +20,7 @@ _DOTTED_ORDER = re.compile(rf"{_RUN}(\.{_RUN})*")
 
 def caller_run(message: Incoming) -> str:
     """The run that a message says it was sent from, "" for none or one that is malformed."""
-    said = message.meta.get(META_KEY)
+    said = message.meta.get(LANGSMITH)
     good = isinstance(said, str) and len(said) <= MAX_CHARS and _DOTTED_ORDER.fullmatch(said)
     return str(said) if good else ""
 
@@ -34,11 +34,14 @@ def under_caller(message: Incoming, *, trust: bool) -> Iterator[None]:
         return
     from langsmith import utils  # costs 0.1 s: only for whoever traces
     from langsmith.run_helpers import get_tracing_context, tracing_context
+    from langsmith.run_trees import RunTree
 
     if not utils.tracing_is_enabled():
         yield
         return
     here = get_tracing_context()
     kept = {k: here.get(k) for k in ("project_name", "tags", "metadata", "enabled", "client", "replicas")}
-    with tracing_context(**kept, parent={"langsmith-trace": parent}):
+    # Runs below go to the client and the project of their parent, so it must be made with ours.
+    ours = {k: kept[k] for k in ("client", "project_name") if kept[k] is not None}
+    with tracing_context(**kept, parent=RunTree.from_headers({"langsmith-trace": parent}, **ours)):
         yield
