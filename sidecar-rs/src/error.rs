@@ -81,6 +81,11 @@ codes! {
     RateLimited "rate_limited" true No,
     Superseded "superseded" false No,
     Internal "internal" false Unknown,
+    BudgetExceeded "budget_exceeded" false No,
+    Repeated "repeated" false No,
+    ToolRefused "tool_refused" false No,
+    Interrupted "interrupted" false Unknown,
+    Held "held" true No,
 }
 
 impl fmt::Display for Code {
