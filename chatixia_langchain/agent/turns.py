@@ -46,7 +46,7 @@ class Turns:
     async def again(self, thread: str, request: Incoming) -> bool:
         """See `Router`."""
         history = await self._runner.look(thread)
-        if not history.knows(request.message_id):
+        if not _repeats(request, history):
             return False
         await self._again(thread, request, history, request.message_id)
         return True
@@ -75,10 +75,10 @@ class Turns:
         if decision is not None:
             await self._decide(thread, last, decision, history)
             return True
-        if last.expects_reply and history.knows(last.message_id):
+        if last.expects_reply and _repeats(last, history):
             await self._again(thread, last, history, last.message_id)
             return True
-        batch = [m for m in batch if not history.knows(m.message_id)]
+        batch = [m for m in batch if not _repeats(m, history)]
         if history.interrupts:
             await self.pause(thread, last.peer, last.conversation)
             return not batch
@@ -119,3 +119,15 @@ class Turns:
             return "what this conversation waits with is decided on its agent's side"
         unknown = sorted(set(decision.values) - waits)
         return f"it waits with no interrupt {unknown[0]!r}; with: {', '.join(sorted(waits))}" if unknown else ""
+
+
+def _repeats(message: Incoming, history: History) -> bool:
+    """True for a message that was worked on, and is not to be worked on again.
+
+    A request that its asker cancelled in the middle, and now asks again, is to be.
+    """
+    id_ = message.message_id
+    if not history.knows(id_):
+        return False
+    paused = bool(history.interrupts) and history.last_id == id_
+    return message.attempt == 1 or paused or history.answer(id_) is not None

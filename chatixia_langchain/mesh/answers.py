@@ -51,6 +51,8 @@ class Answers:
         self, peer: PeerState, incoming: Incoming, task: bool, answer: str | MeshError, meta: Mapping[str, Any] | None
     ) -> None:
         id_ = incoming.message_id
+        if peer.session.inbox.running.get(id_) is not incoming:
+            return  # cancelled, and perhaps asked again: what the first run says must not end the second
         too_big: MessageTooBig | None = None
         kept = self._answer(peer, incoming, task, answer, meta)
         if len(kept.body) > peer.max_bytes:

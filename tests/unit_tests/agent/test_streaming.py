@@ -219,3 +219,28 @@ async def test_closing_the_stream_cancels_the_run_and_the_next_turn_is_whole(loc
         await asyncio.wait_for(cancelled.wait(), 5)
         assert (await a.ask("b", "second", conversation="c")).content == "fine"
     assert seen[-1] == ["human", "ai", "tool", "human"]
+
+
+async def test_a_request_that_was_cancelled_in_the_middle_may_be_asked_again(local: LocalMesh) -> None:
+    """Its asker knows that it was cut off: it is run again, unlike one that a restart cut off."""
+    agents = pytest.importorskip("langchain.agents")
+    memory = pytest.importorskip("langgraph.checkpoint.memory")
+    running, gate = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def look(what: str) -> str:
+        """Look until the gate opens."""
+        running.set()
+        await gate.wait()
+        return "found"
+
+    a, b = await local.join("a"), await local.join("b")
+    graph = agents.create_agent(ScriptedChat(rule=asks_then_says), [look], checkpointer=memory.InMemorySaver())
+    async with served(b, graph, policy=ALL):
+        first = asyncio.create_task(a.ask("b", "look", conversation="c", message_id="m1"))
+        await asyncio.wait_for(running.wait(), 5)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        gate.set()
+        assert (await a.ask("b", "look", conversation="c", message_id="m1", timeout=10)).content == "it is: found"
+        assert (await a.ask("b", "look", conversation="c", message_id="m1", timeout=10)).content == "it is: found"
