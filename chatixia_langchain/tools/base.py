@@ -108,14 +108,14 @@ class Call:
         return cls(message_id, _conversation(name, thread))
 
     @classmethod
-    def in_node(cls, name: str, config: RunnableConfig | None, content: str, *, to: str) -> Call:
+    def in_node(cls, name: str, config: RunnableConfig | None, content: str, *, to: str, nth: int = 0) -> Call:
         """Find the place of a call that no tool makes: in a graph's node, thread, step and content make its id.
 
         langgraph gives each task of a thread a `checkpoint_ns`, and the same one when it runs it again. Outside of a
         graph there is none, and the mesh makes a fresh id; the thread makes the conversation all the same.
         """
         thread, step = _configured(config, "thread_id"), _configured(config, "checkpoint_ns")
-        message_id = _digest(name, thread, step, to, content) if thread and step else None
+        message_id = _digest(name, thread, step, to, content, str(nth)) if thread and step else None
         return cls(message_id, _conversation(name, thread))
 
     def options(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ How a listener is found, with public API alone:
 - handlers behind `astream_events` and the stream modes "messages" and "tools" have `tap_output_aiter`
 - langgraph gives every node a stream writer; that of a graph nobody reads is a function without a closure, which
   leads nowhere. If this guess is wrong some day, the text is still written, once, as a whole
+
+langgraph hands "tools" out at the end of a step when it is the only mode, at once beside "messages" or "custom".
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, contextmanager
+from itertools import count
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
@@ -48,8 +50,8 @@ class RemoteAgent(Runnable[RemoteInput, Any]):
     Within an agent:
         `graph.add_node("researcher", RemoteAgent(mesh, "researcher"))`, or `prompt | RemoteAgent(...) | parser`. In a
         node the message id comes from thread, step and text, so a node that runs again is answered again and not
-        worked on again; the same text twice in one node is one question. If the peer's agent pauses for a human, so
-        does the graph: `interrupt()` with the peer's name on it.
+        worked on again; the same text twice in one node, one after the other, is one question. If the peer's agent
+        pauses for a human, so does the graph: `interrupt()` with the peer's name on it.
 
     Raises what `Mesh.ask` raises, RemoteInterrupted when the peer pauses and there is no graph to pause, and ValueError
     for an input that has nothing to ask.
@@ -66,6 +68,8 @@ class RemoteAgent(Runnable[RemoteInput, Any]):
     ) -> None:
         self.mesh, self.peer, self.skill, self.timeout_s = mesh, peer, skill, timeout
         self.name = name or peer
+        self._running: set[str] = set()  # message ids of questions that wait: as many as the caller has at once
+        self._lock = threading.Lock()  # sync calls come from many threads
 
     def invoke(self, input: RemoteInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Ask, and block for the answer. Raises RuntimeError on the mesh's own loop."""
@@ -103,16 +107,16 @@ class RemoteAgent(Runnable[RemoteInput, Any]):
         return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     def _answer(self, input: RemoteInput, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Any:
-        exchange = self._exchange(input, run_manager, config)
-        exchange.answer()
-        return _output(input, exchange.message())
+        with self._exchange(input, run_manager, config) as exchange:
+            exchange.answer()
+            return _output(input, exchange.message())
 
     async def _aanswer(
         self, input: RemoteInput, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
     ) -> Any:
-        exchange = self._exchange(input, run_manager, config)
-        await exchange.aanswer()
-        return _output(input, exchange.message())
+        with self._exchange(input, run_manager, config) as exchange:
+            await exchange.aanswer()
+            return _output(input, exchange.message())
 
     def _parts(
         self, inputs: Iterator[RemoteInput], run_manager: CallbackManagerForChainRun, config: RunnableConfig
@@ -120,8 +124,9 @@ class RemoteAgent(Runnable[RemoteInput, Any]):
         for given in inputs:
             if _is_state(given):
                 yield self._answer(given, run_manager, config)
-            else:
-                yield from self._exchange(given, run_manager, config).stream()
+                continue
+            with self._exchange(given, run_manager, config) as exchange:
+                yield from exchange.stream()
 
     async def _aparts(
         self, inputs: AsyncIterator[RemoteInput], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
@@ -130,19 +135,36 @@ class RemoteAgent(Runnable[RemoteInput, Any]):
             if _is_state(given):
                 yield await self._aanswer(given, run_manager, config)
                 continue
-            async with aclosing(self._exchange(given, run_manager, config).astream()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            with self._exchange(given, run_manager, config) as exchange:
+                async with aclosing(exchange.astream()) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
 
-    def _exchange(self, input: RemoteInput, run_manager: Any, config: RunnableConfig) -> Exchange:
+    @contextmanager
+    def _exchange(self, input: RemoteInput, run_manager: Any, config: RunnableConfig) -> Iterator[Exchange]:
         options: dict[str, Any] = {"timeout": self.timeout_s, "skill": self.skill}
         content = ""
         if self.skill is not None and isinstance(input, Mapping) and not _is_state(input):
             options["arguments"] = dict(input)
         else:
             content = question(input, self.peer)
-        place = Call.in_node(self.mesh.name, config, content or repr(options), to=self.peer)
-        return Exchange(self.mesh, self.peer, content, options | place.options(), run_manager)
+        call = self._enter(config, content or repr(options))
+        try:
+            yield Exchange(self.mesh, self.peer, content, options | call.options(), run_manager)
+        finally:
+            self._running.discard(call.message_id or "")
+
+    def _enter(self, config: RunnableConfig, content: str) -> Call:
+        """The place of a call. The same text that is asked twice at once, by `abatch` say, is two questions."""
+        with self._lock:
+            for nth in count():
+                call = Call.in_node(self.mesh.name, config, content, to=self.peer, nth=nth)
+                if call.message_id is None:
+                    break
+                if call.message_id not in self._running:
+                    self._running.add(call.message_id)
+                    break
+        return call
 
 
 def question(given: RemoteInput, peer: str) -> str:
