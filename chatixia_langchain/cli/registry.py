@@ -12,19 +12,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..registry.keys import KeyFile, KeyFileError, init_keys, load_keys, too_open
+from ..registry.key_file import KeyFile, init_keys
+from ..registry.keys import KeyFileError, load_keys, too_open
 
 HELP = "run the registry that introduces agents to each other"
 DEFAULT_KEYS = "api-keys.json"
 EXAMPLES = """\
 examples:
-  chatixia-langchain registry init --peer planner --peer researcher   write api-keys.json (mode 0600)
+  chatixia-langchain registry init --peer planner --peer researcher   write api-keys.json, planner.key, researcher.key
   chatixia-langchain registry --api-keys api-keys.json                serve on http://127.0.0.1:8080
-  chatixia-langchain registry --host 0.0.0.0 --db registry.db         for other machines, keeping tasks over restarts
+  chatixia-langchain registry --host 0.0.0.0 --allow-host mesh.example --tls-cert cert.pem --tls-key key.pem
+                              --db registry.db                        for other machines, keeping tasks over restarts
 
-environment: PORT, API_KEYS_FILE, ICE_SERVERS, TURN_URL and TURN_SECRET,
+environment: PORT, API_KEYS_FILE, ICE_SERVERS, TURN_URL and TURN_SECRET (or TURN_SECRET_FILE),
 REGISTRY_SECRET or REGISTRY_SECRET_FILE (signs tokens; default: a random one per start),
-EXIT_ON_STDIN_EOF=1 (end with the process that started it). Keys added to the file work at once.
+EXIT_ON_STDIN_EOF=1 (end with the process that started it). A key that is added to the file works at once; one that is
+taken out, or whose "expires" is over, ends within a second, and the sockets it opened with it.
 """
 
 
@@ -43,6 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow-query-token", action="store_true", help="accept /ws?token=..., for chatixia-mesh 0.2 sidecars"
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="certificate chain (PEM): serve https and wss")
+    parser.add_argument("--tls-key", metavar="FILE", help="its private key (PEM)")
+    parser.add_argument(
+        "--plain-http", action="store_true", help="listen for other machines without TLS: a proxy in front does it"
+    )
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a host name this registry is called by; addresses and localhost always work; may be repeated",
+    )
+    parser.add_argument(
+        "--allow-origin",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="a web page that may call it, as https://host; none may by default; may be repeated",
     )
     parser.add_argument(
         "--log-level",
@@ -83,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 def _init(keys_file: Path, peers: list[str]) -> int:
     added = init_keys(keys_file, peers)
     names = ", ".join(f"{who.peer_id} ({who.role})" for who in added.values())
-    print(f"wrote {keys_file} (mode 0600) with new keys for: {names}")
+    print(f"wrote {keys_file} (hashes) and a file NAME.key beside it (mode 0600) with new keys for: {names}")
     return 0
 
 
@@ -110,12 +132,17 @@ def _serve(args: argparse.Namespace, keys_file: Path, env: Mapping[str, str]) ->
             host=args.host,
             port=args.port,
             allow_query_token=args.allow_query_token,
+            allow_hosts=args.allow_host,
+            allow_origins=args.allow_origin,
+            tls_cert=args.tls_cert,
+            tls_key=args.tls_key,
+            plain_http=args.plain_http,
             db=args.db,
             ice_servers=args.ice_servers,
         )
         if env.get("EXIT_ON_STDIN_EOF") == "1":
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
-        serve(Registry(settings, Keyring(keys, more=watched.added)), _announce)
+        serve(Registry(settings, Keyring(keys, changed=watched.changed)), _announce)
     except (SettingsError, StoreError) as exc:
         print(f"chatixia-langchain registry: {exc}", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ from .. import __version__
 from ..errors import Busy
 from . import routes_core, routes_directory, routes_pairing, routes_signaling, routes_tasks
 from .auth import Unauthorized
-from .guard import STATUS, Guard, Refusal
+from .guard import STATUS, Guard, Refusal, unauthorized
 from .pairing import PairingError
 from .state import Registry
 
@@ -51,7 +51,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _answer(request: Request, exc: Exception) -> JSONResponse:
-    refusal = _refusal(exc)
+    if isinstance(exc, Unauthorized):  # /api/token looks at the key itself
+        refusal = unauthorized(request.app.state.registry, request.scope, str(exc))
+    else:
+        refusal = _refusal(exc)
     status = (
         exc.status_code if refusal.code == "invalid_line" and isinstance(exc, HTTPException) else STATUS[refusal.code]
     )
@@ -64,8 +67,6 @@ def _refusal(exc: Exception) -> Refusal:
     match exc:
         case Refusal():
             return exc
-        case Unauthorized():
-            return Refusal("unauthorized", str(exc))
         case Busy():
             return Refusal("busy", exc.message)
         case PairingError():

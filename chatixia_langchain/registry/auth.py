@@ -7,16 +7,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import jwt
 
-from .keys import ROLES, Identity, Role
+from .keys import ROLES, Identity, Role, digest, key_id
 
 TOKEN_TTL_S: Final = 300
 ISSUER: Final = "chatixia-registry"
@@ -29,41 +28,54 @@ class Unauthorized(Exception):
 
 
 class Keyring:
-    """API keys by a keyed hash: looking one up takes the same time whatever part of it is right."""
+    """API keys by their digest. `changed` is asked when a key is unknown, and by `refresh`: what the file holds now."""
 
-    def __init__(self, keys: dict[str, Identity], *, more: Callable[[], dict[str, Identity]] | None = None) -> None:
-        self._more = more  # asked when a key is unknown: what was added since
-        self._pepper = secrets.token_bytes(32)
-        self._by_digest: dict[bytes, Identity] = {}
-        self._peers: dict[str, Identity] = {}
-        for key, who in keys.items():
-            self.add(key, who)
+    def __init__(
+        self,
+        keys: Mapping[str, Identity] | None = None,
+        *,
+        changed: Callable[[], dict[str, Identity] | None] | None = None,
+    ) -> None:
+        self._changed = changed
+        self._by_digest: dict[str, Identity] = {}
+        self._by_id: dict[str, Identity] = {}
+        self._peers: set[str] = set()
+        self._take(dict(keys or {}))
 
     def add(self, key: str, who: Identity) -> None:
         """Accept `key` from now on."""
-        self._by_digest[self._digest(key)] = who
-        self._peers[who.peer_id] = who
+        hashed = digest(key)
+        self._take({**self._by_digest, hashed: replace(who, key_id=key_id(hashed))})
 
-    def find(self, key: str) -> Identity | None:
-        """The owner of `key`, or None."""
-        digest = self._digest(key)
-        if digest not in self._by_digest:
-            self._look_for_more()
-        return self._by_digest.get(digest)
+    def refresh(self) -> None:
+        """Take the file as it is now: keys that are no longer in it end."""
+        keys = self._changed() if self._changed is not None else None
+        if keys is not None:
+            self._take(keys)
+
+    def find(self, key: str, now: float) -> Identity | None:
+        """The owner of `key`, or None; a key that has expired has none."""
+        hashed = digest(key)
+        if hashed not in self._by_digest:
+            self.refresh()
+        who = self._by_digest.get(hashed)
+        return who if who is not None and who.until > now else None
+
+    def has_key(self, key_id: str, now: float) -> bool:
+        """True while the key called `key_id` is accepted."""
+        who = self._by_id.get(key_id)
+        return who is not None and who.until > now
 
     def has_peer(self, peer_id: str) -> bool:
         """True when some key belongs to `peer_id`."""
         if peer_id not in self._peers:
-            self._look_for_more()
+            self.refresh()
         return peer_id in self._peers
 
-    def _look_for_more(self) -> None:
-        if self._more is not None:
-            for key, who in self._more().items():
-                self.add(key, who)
-
-    def _digest(self, key: str) -> bytes:
-        return hmac.digest(self._pepper, key.encode("utf-8", "surrogateescape"), hashlib.sha256)
+    def _take(self, keys: dict[str, Identity]) -> None:
+        self._by_digest = keys
+        self._by_id = {who.key_id: who for who in keys.values()}
+        self._peers = {who.peer_id for who in keys.values()}
 
 
 class Tokens:
@@ -79,6 +91,7 @@ class Tokens:
         claims = {
             "sub": who.peer_id,
             "role": who.role,
+            "key": who.key_id,
             "iat": int(now),
             "exp": int(now) + TOKEN_TTL_S,
             "aud": AUDIENCE,
@@ -97,15 +110,15 @@ class Tokens:
                 audience=AUDIENCE,
                 issuer=ISSUER,
                 # The time is ours to check: `now` is an argument, and there is no leeway.
-                options={"verify_exp": False, "verify_iat": False, "require": ["sub", "exp", "iat", "jti"]},
+                options={"verify_exp": False, "verify_iat": False, "require": ["sub", "key", "exp", "iat", "jti"]},
             )
         except jwt.PyJWTError as exc:
             raise Unauthorized("the token is not valid here") from exc
         if not isinstance(claims["exp"], int) or claims["exp"] <= now:
             raise Unauthorized("the token has expired")
-        if not isinstance(claims["sub"], str) or claims.get("role") not in ROLES:
+        if not all(isinstance(claims[c], str) for c in ("sub", "key")) or claims.get("role") not in ROLES:
             raise Unauthorized("the token is not valid here")
-        return Identity(claims["sub"], cast("Role", claims["role"]))
+        return Identity(claims["sub"], cast("Role", claims["role"]), claims["key"], float(claims["exp"]))
 
 
 def own_names(peer_id: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""In front of every HTTP route: a credential, and a bound on the body. What is not named open here is closed.
+"""In front of every HTTP route: a name of ours, a credential, a rate, a bound on the body. What is not open is closed.
 
 Pure ASGI, so that nothing of a request is parsed before its sender is known.
 """
@@ -6,17 +6,24 @@ Pure ASGI, so that nothing of a request is parsed before its sender is known.
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import front
 from .auth import Unauthorized
+from .limits import Buckets
+from .settings import RegistrySettings
 from .state import Registry
 
 OPEN: Final = frozenset({"/healthz", "/openapi.json", "/api/token", "/api/pairing/pair"})
 """Paths that are not asked for a credential: two tell nothing, `/api/token` looks at the key itself, and in pairing
 the code is the credential."""
 MAX_BODY_BYTES: Final = 1024 * 1024  # a task with the largest message, quoted once more as JSON text
+CALLS_PER_S: Final = 500.0  # of one peer: far above a busy mailbox, far below what keeps others waiting
+CALLS_BURST: Final = 2000.0
 STATUS: Final = {
     "unauthorized": 401,
     "forbidden": 403,
@@ -52,6 +59,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, registry: Registry) -> None:
         self._app, self._registry = app, registry
+        self._calls = Buckets(per_s=CALLS_PER_S, burst=CALLS_BURST)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # the WebSocket route looks at its token itself
@@ -59,16 +67,35 @@ class Guard:
             return
         try:
             headers = dict(scope["headers"])
+            admit(headers, self._registry.settings)
             if scope["path"] not in OPEN:
-                scope.setdefault("state", {})["caller"] = self._registry.identify(headers)
+                caller = self._registry.identify(headers)
+                if not self._calls.take(caller.peer_id, time.monotonic()):
+                    raise Refusal("rate_limited", f"more than {CALLS_PER_S:g} calls a second of {caller.peer_id!r}")
+                scope.setdefault("state", {})["caller"] = caller
             length = headers.get(b"content-length", b"")
             if length.isdigit() and int(length) > MAX_BODY_BYTES:
                 raise Refusal("message_too_big", f"the body has {int(length)} bytes, the limit is {MAX_BODY_BYTES}")
             await self._app(scope, _bounded(receive), send)
         except Unauthorized as exc:
-            await _refuse(send, Refusal("unauthorized", str(exc)))
+            await _refuse(send, unauthorized(self._registry, scope, str(exc)))
         except Refusal as exc:  # raised here or while the body was read: no answer has begun
             await _refuse(send, exc)
+
+
+def unauthorized(registry: Registry, scope: Scope, why: str) -> Refusal:
+    """How to refuse a credential: past some refusals of one address, without saying more."""
+    address = (scope.get("client") or ("unknown", 0))[0]
+    if registry.wrong_credentials.take(address, time.monotonic()):
+        return Refusal("unauthorized", why)
+    return Refusal("rate_limited", "too many refused credentials from this address")
+
+
+def admit(headers: Mapping[bytes, bytes], settings: RegistrySettings) -> None:
+    """Raises Refusal for what is addressed to a name that is not ours, or comes from a web page that may not call."""
+    why = front.fault(headers, hosts=settings.allow_hosts, origins=settings.allow_origins)
+    if why:
+        raise Refusal("forbidden", why)
 
 
 def _bounded(receive: Receive) -> Receive:

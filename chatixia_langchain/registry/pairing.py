@@ -116,7 +116,12 @@ class Pairing:
     def find(self, token: str) -> Identity | None:
         """Who `token` belongs to, if approved."""
         device = self._by_hash.get(_hash(token))
-        return Identity(device.peer_id) if device else None
+        return Identity(device.peer_id, key_id=device.id) if device else None
+
+    def has_device(self, device_id: str) -> bool:
+        """True while the device `device_id` is approved."""
+        device = self._devices.get(device_id)
+        return device is not None and device.status == "approved"
 
     def has_peer(self, peer_id: str) -> bool:
         """True when `peer_id` is an approved device."""

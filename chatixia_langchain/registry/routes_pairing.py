@@ -64,6 +64,6 @@ async def reject(device_id: str, registry: TheRegistry, caller: Admin) -> dict[s
 async def revoke(device_id: str, registry: TheRegistry, caller: Admin) -> dict[str, Any]:
     """Take an approved device's token away; its sockets are closed."""
     device = registry.pairing.revoke(device_id)
-    registry.sockets.apply(registry.sockets.relay.kick(device.peer_id))
+    registry.revoke()
     logger.info("device=%s peer=%s revoked by=%s", device.id, device.peer_id, caller.peer_id)
     return device.public()

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
 from .auth import Unauthorized
+from .guard import STATUS, Refusal, admit, unauthorized
 from .state import Registry
 
 router = APIRouter()
@@ -19,14 +20,16 @@ async def signaling(socket: WebSocket) -> None:
     """Signaling of one sidecar; the token decides who it is."""
     registry: Registry = socket.app.state.registry
     try:
+        admit(dict(socket.scope["headers"]), registry.settings)
         who = registry.check_token(_token(socket, registry.settings.allow_query_token))
-    except Unauthorized as exc:
-        body = {"error": str(exc), "code": "unauthorized"}
-        await socket.send_denial_response(JSONResponse(body, 401, {"www-authenticate": "Bearer"}))
+    except (Refusal, Unauthorized) as exc:
+        refusal = exc if isinstance(exc, Refusal) else unauthorized(registry, socket.scope, str(exc))
+        answer = JSONResponse(refusal.body(), STATUS[refusal.code], refusal.headers())
+        await socket.send_denial_response(answer)
         return
     offered: list[str] = socket.scope["subprotocols"]
     await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    await registry.sockets.serve(socket, who.peer_id)
+    await registry.sockets.serve(socket, who)
 
 
 def _token(socket: WebSocket, allow_query: bool) -> str:

@@ -43,6 +43,8 @@ class _Server(uvicorn.Server):
                 log_level="warning",  # its lines at INFO name the request with the query string, token and all
                 server_header=False,
                 lifespan="on",
+                ssl_certfile=registry.settings.tls_cert,
+                ssl_keyfile=registry.settings.tls_key,
             )
         )
         self._registry, self._on_listening = registry, on_listening
@@ -51,7 +53,7 @@ class _Server(uvicorn.Server):
         """Begin to listen."""
         await super().startup(sockets)
         if self.started and sockets:
-            self._on_listening(url_of(sockets[0]))
+            self._on_listening(url_of(sockets[0], tls=self._registry.settings.tls_cert is not None))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End quickly whatever is open."""
@@ -79,10 +81,11 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def url_of(bound: socket.socket) -> str:
+def url_of(bound: socket.socket, *, tls: bool = False) -> str:
     """`http://host:port` of a bound socket."""
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"http://{host}:{port}"
+    name = f"[{host}]" if bound.family == socket.AF_INET6 else host
+    return f"{'https' if tls else 'http'}://{name}:{port}"
 
 
 def run(registry: Registry, on_listening: Callable[[str], None]) -> None:
@@ -103,7 +106,7 @@ class RegistryServer:
     """
 
     def __init__(self, **settings: Any) -> None:
-        self._keyring = Keyring({})
+        self._keyring = Keyring()
         self._settings = replace(RegistrySettings(port=0), **settings)
         self.url = ""
         self.registry: Registry
@@ -126,7 +129,7 @@ class RegistryServer:
     def start(self) -> None:
         """Listen. Raises OSError."""
         bound = bind(self._settings.host, self._settings.port)
-        self.url = url_of(bound)
+        self.url = url_of(bound, tls=self._settings.tls_cert is not None)
         listening = threading.Event()
         self.registry = Registry(self._settings, self._keyring)
         self._server = _Server(self.registry, lambda _: listening.set())

@@ -11,6 +11,7 @@ Source: `protocol/README.md`, section Signaling.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -54,6 +55,7 @@ Action = Say | Hang
 class _Socket:
     conn: ConnId
     peer_id: str
+    key_id: str = ""
     register: Register | None = None
     links: list[dict[str, Any]] = field(default_factory=list)
 
@@ -82,12 +84,12 @@ class Relay:
         """What each online peer last reported of its links."""
         return {peer_id: s.links for peer_id, s in self._online.items()}
 
-    def opened(self, conn: ConnId, peer_id: str) -> list[Action]:
-        """A socket was accepted for `peer_id`, whose token was checked."""
+    def opened(self, conn: ConnId, peer_id: str, key_id: str = "") -> list[Action]:
+        """A socket was accepted for `peer_id`, whose token, of the key or device `key_id`, was checked."""
         mine = sum(1 for s in self._sockets.values() if s.peer_id == peer_id)
         if len(self._sockets) >= MAX_SOCKETS or mine >= MAX_SOCKETS_PER_PEER:
             return [Hang(conn, TRY_LATER, "too many sockets")]
-        self._sockets[conn] = _Socket(conn, peer_id)
+        self._sockets[conn] = _Socket(conn, peer_id, key_id)
         return []
 
     def closed(self, conn: ConnId) -> list[Action]:
@@ -103,9 +105,10 @@ class Relay:
         socket = self._sockets.get(conn)
         return socket is not None and socket.register is None
 
-    def kick(self, peer_id: str) -> list[Action]:
-        """Hang up on all sockets of a peer whose credential was withdrawn."""
-        return [Hang(s.conn, REVOKED, "credential revoked") for s in self._sockets.values() if s.peer_id == peer_id]
+    def revoke(self, is_valid: Callable[[str], bool]) -> list[Action]:
+        """Hang up on all sockets whose key or device is no longer valid."""
+        ended = [s for s in self._sockets.values() if not is_valid(s.key_id)]
+        return [Hang(s.conn, REVOKED, "credential revoked") for s in ended]
 
     def heard(self, conn: ConnId, text: str | bytes) -> list[Action]:
         """A frame came in. Every fault is answered with an `error` (to peers that know it) and changes nothing."""

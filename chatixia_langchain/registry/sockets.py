@@ -15,6 +15,8 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..protocol.limits import HANDSHAKE_TIMEOUT_MS
+from .keys import Identity
+from .limits import Buckets
 from .signaling import Action, ConnId, Hang, Relay, Say
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,8 @@ MAX_QUEUED_BYTES: Final = 1024 * 1024  # past either bound the socket is closed;
 MAX_QUEUED_FRAMES: Final = 4096  # a thousand peers may join within one turn of the loop
 CLOSE_S: Final = 1.0  # how long a close frame may take before the connection is aborted
 GOING_AWAY: Final = 1012
+FRAMES_PER_S: Final = 200.0  # of one peer; it is read no faster than this once the burst is used up
+FRAMES_BURST: Final = 2000.0  # a peer that joins a full mesh of a hundred sends about this many at once
 
 
 class Connection:
@@ -83,16 +87,18 @@ class Sockets:
         self._next: ConnId = 0
         self._on_left = on_left
         self._closing = False
+        self._pace = Buckets(per_s=FRAMES_PER_S, burst=FRAMES_BURST)
 
-    async def serve(self, socket: WebSocket, peer_id: str) -> None:
+    async def serve(self, socket: WebSocket, who: Identity) -> None:
         """Serve an accepted socket until it ends."""
+        peer_id = who.peer_id
         self._next += 1
         connection = Connection(self._next, socket)
         self._connections[connection.conn] = connection
         logger.info("peer=%s conn=%d connected", peer_id, connection.conn)
         try:
-            self.apply(self.relay.opened(connection.conn, peer_id))
-            await self._run(connection)
+            self.apply(self.relay.opened(connection.conn, peer_id, who.key_id))
+            await self._run(connection, peer_id)
         finally:
             self._connections.pop(connection.conn, None)
             if not self._closing:  # at the end nobody is left to tell
@@ -102,8 +108,8 @@ class Sockets:
                     self._on_left(peer_id)
             logger.info("peer=%s conn=%d ended overflowed=%s", peer_id, connection.conn, connection.overflowed)
 
-    async def _run(self, connection: Connection) -> None:
-        reader = asyncio.create_task(self._read(connection), name=f"ws-read-{connection.conn}")
+    async def _run(self, connection: Connection, peer_id: str) -> None:
+        reader = asyncio.create_task(self._read(connection, peer_id), name=f"ws-read-{connection.conn}")
         writer = asyncio.create_task(connection.write(), name=f"ws-write-{connection.conn}")
         impatient = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT_MS / 1000, self._hurry, connection)
         try:
@@ -117,13 +123,16 @@ class Sockets:
                 if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect):
                     logger.warning("conn=%d broke: %s", connection.conn, type(end).__name__, exc_info=end)
 
-    async def _read(self, connection: Connection) -> None:
+    async def _read(self, connection: Connection, peer_id: str) -> None:
         while True:
             message = await connection.receive()
             if message["type"] == "websocket.disconnect":
                 return
             text = message.get("text")
             self.apply(self.relay.heard(connection.conn, text if text is not None else message.get("bytes", b"")))
+            pause = self._pace.delay(peer_id, asyncio.get_running_loop().time())
+            if pause:  # its frames wait in its own connection: nothing is lost, and nobody else waits
+                await asyncio.sleep(pause)
 
     def apply(self, actions: Iterable[Action]) -> None:
         """Do what the relay said."""

@@ -15,6 +15,7 @@ from .auth import Keyring, Tokens, Unauthorized, may_act_as
 from .bell import Bell
 from .directory import Agent, Directory
 from .keys import Identity
+from .limits import Buckets
 from .pairing import Pairing
 from .settings import RegistrySettings
 from .sockets import Sockets
@@ -22,7 +23,9 @@ from .store import MemoryStore, SqliteStore, Store, StoreError
 from .tasks import Task, Tasks
 
 logger = logging.getLogger(__name__)
-SWEEP_S: Final = 1.0  # how late a lease or a deadline may be noticed
+WRONG_PER_S: Final = 5 / 60  # refused credentials of one address; past it the answer is 429. A right key still works
+WRONG_BURST: Final = 30.0
+SWEEP_S: Final = 0.5  # how late a lease, a deadline or a withdrawn key may be noticed
 
 
 class Registry:
@@ -40,6 +43,7 @@ class Registry:
             self.pairing = Pairing(self.store)
         except (msgspec.MsgspecError, sqlite3.Error) as exc:
             raise StoreError(f"database {settings.db} holds what this version cannot read: {exc}") from exc
+        self.wrong_credentials = Buckets(per_s=WRONG_PER_S, burst=WRONG_BURST)
         self._epoch = time.time() - time.monotonic()
 
     def now(self) -> float:
@@ -64,7 +68,7 @@ class Registry:
         """Who owns the API key or device token in these headers. Raises Unauthorized."""
         key, device = headers.get(b"x-api-key", b""), headers.get(b"x-device-token", b"")
         if key:
-            who = self.keyring.find(key.decode("latin-1"))
+            who = self.keyring.find(key.decode("latin-1"), time.time())
         elif device:
             who = self.pairing.find(device.decode("latin-1"))
         else:
@@ -76,9 +80,13 @@ class Registry:
     def check_token(self, token: str) -> Identity:
         """Who a JWT belongs to; a withdrawn key or device ends its tokens too. Raises Unauthorized."""
         who = self.tokens.check(token, time.time())
-        if not (self.keyring.has_peer(who.peer_id) or self.pairing.has_peer(who.peer_id)):
+        if not self.is_valid(who.key_id):
             raise Unauthorized("the credential behind this token was withdrawn")
         return who
+
+    def is_valid(self, key_id: str) -> bool:
+        """True while the key or device called `key_id` is accepted."""
+        return self.keyring.has_key(key_id, time.time()) or self.pairing.has_device(key_id)
 
     def may_speak_for(self, who: Identity, agent_id: str) -> bool:
         """True when `who` may heartbeat, submit and claim as `agent_id`."""
@@ -126,6 +134,8 @@ class Registry:
         while True:
             await asyncio.sleep(SWEEP_S)
             try:
+                self.keyring.refresh()
+                self.revoke()
                 changed = self.tasks.expire(self.now())
                 self.announce(changed)
                 for task in changed:
@@ -133,6 +143,10 @@ class Registry:
                 self.directory.expire(self.now())
             except Exception:  # the sweep must survive: without it no lease ever ends
                 logger.exception("the sweep failed; it goes on")
+
+    def revoke(self) -> None:
+        """Hang up on every socket whose credential is no longer valid."""
+        self.sockets.apply(self.sockets.relay.revoke(self.is_valid))
 
     def _sidecar_left(self, peer_id: str) -> None:
         self.directory.sidecar_left(peer_id, self.now())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -60,8 +59,7 @@ class Command:
 
     def key(self, peer: str) -> dict[str, str]:
         """The header of `peer`."""
-        keys = json.loads((self.folder / "keys.json").read_text())["keys"]
-        return {"x-api-key": next(k for k, who in keys.items() if who["peer_id"] == peer)}
+        return {"x-api-key": (self.folder / f"{peer}.key").read_text().strip()}
 
     def log(self) -> str:
         """All of stderr so far."""

@@ -12,6 +12,7 @@ import jwt
 import pytest
 
 from chatixia_langchain.registry.guard import MAX_BODY_BYTES, OPEN
+from chatixia_langchain.registry.limits import Buckets
 from chatixia_langchain.registry.server import RegistryServer
 
 from .conftest import World
@@ -24,6 +25,7 @@ async def test_every_route_asks_for_a_credential(server: RegistryServer) -> None
         routes = [(m.upper(), re.sub(r"{\w+}", "x", p)) for p, item in document["paths"].items() for m in item]
         closed = [(method, path) for method, path in routes if path not in OPEN]
         assert len(closed) >= 18
+        server.registry.wrong_credentials = Buckets(per_s=1, burst=1000)  # so many wrong ones would be slowed down
         for headers in ({}, {"x-api-key": "wrong"}, {"x-device-token": "dt_wrong"}, {"Authorization": "Bearer a.b.c"}):
             for method, path in [*closed, ("POST", "/api/token"), ("GET", "/no/such/route")]:
                 answer = await http.request(method, path, headers=headers, content=b"not json")

@@ -69,7 +69,7 @@ async def test_poller_that_hung_up_takes_nothing(world: World) -> None:
     body = json.dumps({"agent_id": "b", "wait_s": 30})
     _, writer = await asyncio.open_connection(where.hostname, where.port)
     writer.write(
-        f"POST /api/hub/claim HTTP/1.1\r\nhost: x\r\nx-api-key: {b.key}\r\ncontent-type: application/json\r\n"
+        f"POST /api/hub/claim HTTP/1.1\r\nhost: localhost\r\nx-api-key: {b.key}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n{body}".encode()
     )
     bell = world.server.registry.bell

@@ -209,9 +209,10 @@ def test_one_peer_cannot_hold_many_sockets() -> None:
     assert relay.opened(101, "a") == []
 
 
-def test_kick_hangs_up_on_all_sockets_of_the_peer() -> None:
+def test_a_withdrawn_key_ends_its_own_sockets_and_no_others() -> None:
     relay = Relay()
-    new(relay, 1, "a")
-    relay.opened(2, "a")
-    new(relay, 3, "b")
-    assert {a.conn for a in relay.kick("a")} == {1, 2}
+    relay.opened(1, "a", "old key")
+    relay.opened(2, "a", "old key")
+    relay.opened(3, "a", "new key")
+    relay.opened(4, "b", "key of b")
+    assert relay.revoke(lambda key: key != "old key") == [Hang(c, 4401, "credential revoked") for c in (1, 2)]
