@@ -22,7 +22,7 @@ from .budget_ledger import BudgetLedger
 from .guard import guarded, kept_back
 from .policy import InboundPolicy
 from .trace import under_caller
-from .usage import UsageCounter
+from .usage import counted
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,12 @@ class Supervisor:
         turn.budget = self._ledger.budget(message, time.monotonic())
         before = current_turn.set(turn)
         try:
-            with guarded(turn.tools) as guard, under_caller(message, trust=self.policy.trust_trace):
-                yield turn, [guard, UsageCounter(turn)]
+            with (
+                guarded(turn.tools) as guard,
+                counted(turn) as counter,
+                under_caller(message, trust=self.policy.trust_trace),
+            ):
+                yield turn, [guard, counter]
         finally:
             current_turn.reset(before)
             self._ledger.spent(turn.budget.root, turn.spent.total()["total_tokens"])

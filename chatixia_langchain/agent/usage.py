@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +13,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import LLMResult
+from langchain_core.tracers.context import register_configure_hook
 
 from ..errors import MeshError
 from ..mesh.context import Turn
@@ -80,3 +84,19 @@ class UsageCounter(BaseCallbackHandler):
         """Forget a call that failed."""
         with self._lock:
             self._models.pop(run_id, None)
+
+
+_counter: ContextVar[UsageCounter | None] = ContextVar("chatixia_usage_counter", default=None)
+# Callbacks of a config do not reach the models that a plain function calls; what is registered here does.
+register_configure_hook(_counter, inheritable=True)
+
+
+@contextmanager
+def counted(turn: Turn) -> Iterator[UsageCounter]:
+    """Count the models that run in this context for `turn`; gives the counter, for the callbacks of its config."""
+    counter = UsageCounter(turn)
+    before = _counter.set(counter)
+    try:
+        yield counter
+    finally:
+        _counter.reset(before)
