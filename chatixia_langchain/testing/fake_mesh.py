@@ -98,14 +98,17 @@ class FakeMesh(Mesh):
         policy: InboundPolicy | None = None,
         **settings: Any,
     ) -> Mesh:
-        """Start a member and return it; with an `agent`, its messages are answered by that. On the mesh's own loop.
+        """Start a member and return it; with an `agent`, its messages are answered by that. From any loop.
 
         Raises ValueError for a name that is taken, TypeError for an agent that cannot be served.
         """
+        given: dict[str, Any] = {"description": description, "skills": skills, **settings}
+        return await self.call(partial(self._join, name, agent, policy, given))
+
+    async def _join(self, name: str, agent: Any, policy: InboundPolicy | None, settings: dict[str, Any]) -> Mesh:
         if name == self.config.name or (name in self.members and not self.members[name].closed):
             raise ValueError(f"there is a member called {name!r} already")
-        transport = FaultyTransport(self._hub, name)
-        mesh = Mesh(name, transport=transport, description=description, skills=skills, **settings)
+        mesh = Mesh(name, transport=FaultyTransport(self._hub, name), **settings)
         served = None if agent is None else _served(mesh, agent, policy)
         self.members[name] = await mesh.start()
         if served is not None:
@@ -114,7 +117,10 @@ class FakeMesh(Mesh):
         return mesh
 
     async def leave(self, name: str) -> None:
-        """Close a member, as a process that ends. Raises KeyError when there is none of this name."""
+        """Close a member, as a process that ends; from any loop. Raises KeyError when there is none of this name."""
+        await self.call(self._leave, name)
+
+    async def _leave(self, name: str) -> None:
         await self.members.pop(name).aclose()
         serving = self._serving.pop(name, None)
         if serving is not None:

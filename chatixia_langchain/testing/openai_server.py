@@ -3,14 +3,21 @@
     with OpenAIServer(rule) as server:
         client = AsyncOpenAI(base_url=server.url, api_key="offline")
 
-The rule gets the request's body and returns the assistant message; `fail_next` holds HTTP statuses to answer with
-first. Tool-call arguments are streamed in fragments, as the real service does. Loopback only, one thread per request,
-no state but `requests`.
+The rule gets the request's body and returns the assistant message. Tool-call arguments are streamed in fragments, as
+the real service does, and the token counts in a chunk of their own when they are asked for. What goes wrong with the
+next requests is put into queues, one entry per request:
+
+- `fail_next`: HTTP statuses to answer with, 429 or 500 say (the client may retry after 1 ms)
+- `cut_next`: after how many events of a stream the connection is cut; a whole answer is cut in its middle
+- `finish_next`: other reasons to finish, "length" say
+
+Loopback only, one thread per request, no other state than `requests`.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 import time
@@ -34,12 +41,16 @@ def echo(body: Body) -> Body:
 
 
 class OpenAIServer:
-    """A server on 127.0.0.1 at a free port, from `with` or `start()` to `close()`. `url` ends in `/v1`."""
+    """A server on 127.0.0.1 at a free port, from `with` or `start()` to `close()`. `url` ends in `/v1`.
+
+    `delay_s`: seconds before each token; a whole answer takes as long as its tokens together.
+    """
 
     def __init__(self, rule: Rule = echo, *, delay_s: float = 0.0) -> None:
         self.rule = rule
         self.delay_s = delay_s
         self.fail_next: deque[int] = deque()
+        self.cut_next: deque[int] = deque()
         self.finish_next: deque[str] = deque()
         self.requests: deque[Body] = deque(maxlen=REQUESTS_KEPT)
         owner = self
@@ -115,43 +126,59 @@ class _Handler(BaseHTTPRequestHandler):
             message = owner.rule(body)
             finish = owner.finish_next.popleft() if owner.finish_next else None
             finish = finish or ("tool_calls" if message.get("tool_calls") else "stop")
-            (self._stream if body.get("stream") else self._whole)(body, message, finish)
+            cut = owner.cut_next.popleft() if owner.cut_next else None
+            (self._stream if body.get("stream") else self._whole)(body, message, finish, cut)
 
-    def _whole(self, body: Body, message: Body, finish: str) -> None:
+    def _whole(self, body: Body, message: Body, finish: str, cut: int | None) -> None:
+        time.sleep(self.server_rule.delay_s * len(_deltas(message)))
         choice = {"index": 0, "message": message, "finish_reason": finish}
-        self._json(200, {**_head(body), "object": "chat.completion", "choices": [choice], "usage": _USAGE})
+        answer = {**_head(body), "object": "chat.completion", "choices": [choice], "usage": _USAGE}
+        self._json(200, answer, cut=cut is not None)
 
-    def _stream(self, body: Body, message: Body, finish: str) -> None:
+    def _stream(self, body: Body, message: Body, finish: str, cut: int | None) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
-        self.send_header("connection", "close")
+        self.send_header("transfer-encoding", "chunked")  # so that a client can tell a cut from an end
         self.end_headers()
-        self.close_connection = True
-        for delta in _deltas(message):
+        for sent, delta in enumerate(_deltas(message)):
+            if sent == cut:
+                self._cut()
+                return
             time.sleep(self.server_rule.delay_s)
-            self._event(body, [{"index": 0, "delta": delta, "finish_reason": None}])
-        self._event(body, [{"index": 0, "delta": {}, "finish_reason": finish}])
+            self._event(_chunk(body, [{"index": 0, "delta": delta, "finish_reason": None}]))
+        self._event(_chunk(body, [{"index": 0, "delta": {}, "finish_reason": finish}]))
         if (body.get("stream_options") or {}).get("include_usage"):
-            self._event(body, [], usage=_USAGE)
-        self.wfile.write(b"data: [DONE]\n\n")
+            self._event(_chunk(body, [], usage=_USAGE))
+        self._event("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
 
-    def _event(self, body: Body, choices: list[Body], **more: Any) -> None:
-        chunk = {**_head(body), "object": "chat.completion.chunk", "choices": choices, **more}
-        self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    def _event(self, data: str) -> None:
+        line = f"data: {data}\n\n".encode()
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(line), line))
         self.wfile.flush()
 
-    def _json(self, status: int, answer: Body) -> None:
+    def _cut(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _json(self, status: int, answer: Body, *, cut: bool = False) -> None:
         data = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
         self.send_header("retry-after-ms", "1")
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if cut else data)
+        if cut:
+            self._cut()
 
 
 def _head(body: Body) -> Body:
     return {"id": "chatcmpl-local", "created": int(time.time()), "model": body.get("model", "local")}
+
+
+def _chunk(body: Body, choices: list[Body], **more: Any) -> str:
+    return json.dumps({**_head(body), "object": "chat.completion.chunk", "choices": choices, **more})
 
 
 def _deltas(message: Body) -> list[Body]:
