@@ -21,7 +21,7 @@ from .answers import Answers
 from .chunk_sender import ChunkSender
 from .core import Core, PeerState
 from .outgoing import Outgoing
-from .types import Incoming
+from .types import DETACHED, Incoming
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,8 @@ class Receiver:
             if waiting.acked:
                 self.out.fail(peer, waiting.id, PeerGone(f"the agent of {peer.id!r} was restarted before it answered"))
         for incoming in list(peer.session.inbox.running.values()):
-            incoming.cancelled.set()  # whoever asked is no longer there
+            if incoming.meta.get(DETACHED) is not True:
+                incoming.cancelled.set()  # whoever asked is no longer there
         peer.session.outbox.requeue()
         self.out.flush(peer)
 

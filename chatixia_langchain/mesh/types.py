@@ -13,6 +13,9 @@ from .budget import Budget, Usage
 Path = Literal["channel", "mailbox", "memory"]
 PeerState = Literal["connected", "online", "offline"]
 
+DETACHED = "detached"
+"""Key of a request's `meta`. True: the work goes on when the asker's agent is restarted, for it will ask again."""
+
 MAX_INTERRUPTS = 64  # of one reply; an agent that asks more at once is not asking a human
 
 

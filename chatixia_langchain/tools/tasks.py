@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from ..errors import Busy, Cancelled, MeshError
 from ..mesh.budget import Usage
 from ..mesh.mesh import Mesh
-from ..mesh.types import Reply
+from ..mesh.types import DETACHED, Reply
 
 MAX_RUNNING = 64  # asks of one mesh at once; past it a new task is refused as busy
 MAX_OUTCOMES = 64  # answers kept after their ask; one that was dropped is asked for again under its id
@@ -180,7 +180,7 @@ async def _ask(mesh: Mesh, task: MeshTask) -> Reply | MeshError:
             conversation=task["conversation"],
             message_id=task["message_id"],
             timeout=task["timeout_s"],
-            meta=None if task["resume"] is None else {"resume": task["resume"]},
+            meta={DETACHED: True} | ({} if task["resume"] is None else {"resume": task["resume"]}),
         )
     except MeshError as exc:
         return exc

@@ -412,3 +412,29 @@ async def test_on_a_bad_wire_each_task_is_done_once() -> None:
             async with asyncio.timeout(30):
                 assert f"did job {n}\n" in (await look(tools, id_)).content
         assert sorted(ran) == sorted(f"job {n}" for n in range(20))
+
+
+async def test_a_task_goes_on_while_the_mesh_that_started_it_is_started_anew() -> None:
+    """The work is not stopped by the restart, as that of a plain ask is, and the new mesh gets its answer."""
+    async with LocalMesh(transport="memory") as local:
+        made = Worker(await local.join("a"), await local.join("b"))
+        serving = asyncio.create_task(MeshAgent(made.b, made.work).serve())
+        await made.a.wait_for_peer("b")
+        first = MeshToolkit(made.a)
+        id_ = await started({t.name.removeprefix("mesh_"): t for t in first.get_tools()}, "dig")
+        plain = asyncio.create_task(made.a.ask("b", "plain"))
+        await made.until(2)
+        await made.a.aclose()
+        await asyncio.gather(plain, return_exceptions=True)
+        made.a = await local.join("a")
+        await made.a.wait_for_peer("b")
+        again = MeshToolkit(made.a)
+        again._book = first._book  # the state of the graph
+        tools = {t.name.removeprefix("mesh_"): t for t in again.get_tools()}
+        assert "running" in await tools["check_task"].ainvoke({"task_id": id_})
+        made.go.set()
+        assert "done: dig" in (await look(tools, id_)).content
+        assert made.stopped == ["plain"]
+        assert [m.content for m in made.began] == ["dig", "plain"]
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
