@@ -1,0 +1,70 @@
+"""The agent of `test_approval.py`, in a process of its own that may be killed: everything it knows is in `FOLDER`.
+
+    python approval_agent.py FOLDER NAME     settings by CHATIXIA_...; prints one JSON line per turn
+
+Its tool asks a human, then writes a line into FOLDER/effects. "hang" makes it hang after that line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.types import interrupt
+
+from chatixia_langchain import InboundPolicy, Mesh, MeshAgent
+from chatixia_langchain.agent.mesh_agent import TurnEvent
+from chatixia_langchain.testing import ScriptedChat
+
+FOLDER, NAME = Path(sys.argv[1]), sys.argv[2]
+
+
+@tool
+async def launch(what: str) -> str:
+    """Launch something, once a human agrees."""
+    answer = interrupt({"question": f"launch {what}?"})
+    if answer not in ("yes", "hang"):
+        return f"{what} stays: {answer}"
+    with open(FOLDER / "effects", "a") as file:
+        file.write(f"{what}\n")
+    say(kind="effect")
+    if answer == "hang":
+        await asyncio.sleep(600)
+    return f"{what} is launched"
+
+
+def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
+    last = messages[-1]
+    if isinstance(last, ToolMessage):
+        return last.text
+    text = last.text.split("\n")[2]
+    if not text.startswith("launch "):
+        return f"heard {sum(isinstance(m, HumanMessage) for m in messages)}"
+    call: Any = {"name": "launch", "args": {"what": text.removeprefix("launch ")}, "id": "c1", "type": "tool_call"}
+    return AIMessage("", tool_calls=[call])
+
+
+def say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def show(event: TurnEvent) -> None:
+    say(kind=event.kind, error=event.error)
+
+
+async def main() -> None:
+    path = str(FOLDER / "graph.sqlite")
+    async with AsyncSqliteSaver.from_conn_string(path) as saver, Mesh(NAME, state_dir=str(FOLDER / "state")) as mesh:
+        graph = create_agent(ScriptedChat(rule=rule), [launch], checkpointer=saver)
+        say(kind="ready")
+        await MeshAgent(mesh, graph, policy=InboundPolicy(tools="all"), on_turn=show).serve()
+
+
+asyncio.run(main())
