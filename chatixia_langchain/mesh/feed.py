@@ -53,7 +53,7 @@ class Feed(Generic[T]):
                 await waiter
             except asyncio.CancelledError:
                 if waiter.cancelled():
-                    if waiter in self._waiters:  # not when the queue was closed in the same moment
+                    if waiter in self._waiters:  # not when an item, or the end, came in the same moment
                         self._waiters.remove(waiter)
                 elif self.items:
                     self._wake_one()  # it was our turn: pass it on, so that no item is left lying
