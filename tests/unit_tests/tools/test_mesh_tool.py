@@ -1,107 +1,122 @@
-"""The tools as LangChain sees them: names, errors, doors from every thread and loop, ids that survive a re-run."""
+"""A peer as a tool: its name and words, errors the model can read, doors from every thread and loop, ids that last."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+import json
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool, ToolException
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
 
-from chatixia_langchain import Incoming, LocalMesh, Mesh, MeshAgent, MeshError, MeshTool, MeshToolkit
+from chatixia_langchain import Incoming, Mesh, MeshAgent, MeshTool
 from chatixia_langchain.agent import text
+from chatixia_langchain.errors import MeshError
+from chatixia_langchain.mesh.context import current_turn
 from chatixia_langchain.mesh.types import Peer
 from chatixia_langchain.testing import ScriptedChat, ask_then_answer
+from chatixia_langchain.tools.base import MeshToolError
 from chatixia_langchain.transport.memory import MemoryHub
 
-
-class Pair:
-    """`a` may be asked from here; `b` counts and echoes."""
-
-    def __init__(self, a: Mesh, b: Mesh) -> None:
-        self.a, self.b = a, b
-        self.asked: list[Incoming] = []
-
-    async def echo(self, message: Incoming) -> str:
-        self.asked.append(message)
-        if message.content == "fail":
-            raise RuntimeError("inside")
-        return f"echo: {message.content}"
-
-
-@pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
-    async with LocalMesh(transport="memory") as local:
-        made = Pair(await local.join("a"), await local.join("b"))
-        task = asyncio.create_task(MeshAgent(made.b, made.echo).serve())
-        await made.a.wait_for_peer("b")
-        yield made
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+from .conftest import Far, echo
 
 
 def call(tool: BaseTool, /, **args: Any) -> dict[str, Any]:
     return {"type": "tool_call", "name": tool.name, "args": args, "id": "call-1"}
 
 
-async def test_one_peer_as_a_tool(pair: Pair) -> None:
-    tool = MeshTool(pair.a, peer="b")
+async def test_one_peer_as_a_tool(far: Far) -> None:
+    await far.serve(echo)
+    tool = MeshTool(far.a, peer="b")
     assert tool.name == "ask_b"
     result = await tool.ainvoke(call(tool, message="hello"))
     assert isinstance(result, ToolMessage)
-    assert (result.content, result.status) == ("echo: hello", "success")
-    assert set(result.artifact) == {"peer", "conversation", "message_id", "path", "latency_ms", "usage"}
+    assert (result.content, result.status) == ("echo: hello", "success"), "plain text, no blocks"
     assert await tool.ainvoke({"message": "x"}) == "echo: x"
 
 
-async def test_peer_error_becomes_tool_message(pair: Pair) -> None:
-    tool = MeshTool(pair.a, peer="b")
+async def test_the_artifact_is_plain_json_with_the_usage_of_the_tree(far: Far) -> None:
+    """b uses a model, and asks c, which uses another: both come back, by peer and by model."""
+
+    async def deep(message: Incoming) -> str:
+        turn = current_turn.get()
+        assert turn is not None
+        turn.spent.add_model("small", 1, 2)
+        return "deep"
+
+    mesh_b: Mesh | None = None
+
+    async def wide(message: Incoming) -> str:
+        turn = current_turn.get()
+        assert turn is not None
+        assert mesh_b is not None
+        turn.spent.add_model("large", 10, 20)
+        return (await mesh_b.ask("c", "x")).content
+
+    mesh_b = await far.serve(wide, "b")
+    await far.serve(deep, "c")
+    tool = MeshTool(far.a, peer="b")
+    artifact = (await tool.ainvoke(call(tool, message="x"))).artifact
+    assert artifact == json.loads(json.dumps(artifact))
+    assert set(artifact) == {"peer", "conversation", "message_id", "path", "latency_ms", "usage"}
+    assert artifact["usage"]["models"]["large"]["total_tokens"] == 30
+    assert artifact["usage"]["peers"]["c"]["models"]["small"]["total_tokens"] == 3
+    assert (far.asked[-1].hops, far.asked[-1].chain) == (1, ("b",))
+
+
+async def test_peer_error_becomes_tool_message(far: Far) -> None:
+    await far.serve(echo)
+    tool = MeshTool(far.a, peer="b")
     result = await tool.ainvoke(call(tool, message="fail"))
     assert result.status == "error"
     assert result.content.startswith("[handler_failed]")
     assert "inside" not in result.content
 
 
-@pytest.mark.parametrize("peer", ["nobody", "not a peer id!", ""])
-async def test_unreachable_or_illegal_peer_is_the_models_to_mend(pair: Pair, peer: str) -> None:
-    tool = MeshTool(pair.a, timeout=5)
+async def test_errors_carry_code_retryable_and_executed(far: Far) -> None:
+    await far.serve(echo)
+    tool = MeshTool(far.a, peer="b", handle_tool_error=False)
+    with pytest.raises(MeshToolError) as caught:
+        await tool.ainvoke({"message": "fail"})
+    assert isinstance(caught.value, ToolException)
+    assert (caught.value.code, caught.value.retryable, caught.value.executed) == ("handler_failed", False, "yes")
+    assert isinstance(caught.value.__cause__, MeshError)
+
+
+@pytest.mark.parametrize("peer", ["nobody", "not a peer id!", "", "a"])
+async def test_unreachable_or_illegal_peer_is_the_models_to_mend(far: Far, peer: str) -> None:
+    tool = MeshTool(far.a, timeout=5)
     result = await tool.ainvoke(call(tool, peer=peer, message="x"))
     assert result.status == "error"
     assert "did not run the request" in result.content
 
 
-async def test_our_bug_still_raises(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_our_bug_still_raises(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     async def bug(*args: Any, **kwargs: Any) -> None:
         raise KeyError("bug")
 
-    monkeypatch.setattr(pair.a, "ask", bug)
+    monkeypatch.setattr(far.a, "ask", bug)
     with pytest.raises(KeyError):
-        await MeshTool(pair.a, peer="b").ainvoke({"message": "x"})
+        await MeshTool(far.a, peer="b").ainvoke({"message": "x"})
 
 
-async def test_foreign_tool_exception_is_not_swallowed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_foreign_tool_exception_is_not_swallowed(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     async def other(*args: Any, **kwargs: Any) -> None:
         raise ToolException("someone else's")
 
-    monkeypatch.setattr(pair.a, "ask", other)
+    monkeypatch.setattr(far.a, "ask", other)
     with pytest.raises(ToolException, match="someone else's"):
-        await MeshTool(pair.a, peer="b").ainvoke({"message": "x"})
+        await MeshTool(far.a, peer="b").ainvoke({"message": "x"})
 
 
-async def test_sync_door_on_the_meshs_own_loop_says_so_at_once(pair: Pair) -> None:
-    with pytest.raises(RuntimeError, match="await"):
-        MeshTool(pair.a, peer="b").invoke({"message": "x"})
-    with pytest.raises(RuntimeError, match="await"):
-        MeshToolkit(pair.a).get_tools()[2].invoke({"peer": "b", "message": "x"})
-
-
-async def test_other_threads_and_other_loops(pair: Pair) -> None:
-    tool, results = MeshTool(pair.a, peer="b"), list[Any]()
+async def test_other_threads_and_other_loops(far: Far) -> None:
+    await far.serve(echo)
+    tool, results = MeshTool(far.a, peer="b"), list[Any]()
 
     def in_thread() -> None:
         results.append(tool.invoke({"message": "sync"}))
@@ -125,67 +140,59 @@ def test_a_mesh_on_its_own_thread_serves_sync_code() -> None:
         serving.start()
         a.sync.wait_for_peer("b")
         assert MeshTool(a, peer="b").invoke({"message": "hello"}) == "HELLO"
-        names = {t.name: t for t in MeshToolkit(a).get_tools()}
-        assert "b (connected)" in names["mesh_list_peers"].invoke({})
-        assert names["mesh_send"].invoke({"peer": "b", "message": "x"}).startswith("Sent to b")
-        assert names["mesh_broadcast"].invoke({"message": "x"}) == "Sent to 1 agent(s): b."
+        assert MeshTool(a).invoke({"peer": "b", "message": "hi"}) == "HI"
     serving.join(5)
     assert not serving.is_alive()
 
 
-async def test_tool_works_under_create_agent_and_a_rerun_is_not_a_second_request(pair: Pair) -> None:
-    """The message id comes from (thread, tool call id), so the receiver answers again without working again."""
-    agents = pytest.importorskip("langchain.agents")
-    prebuilt = pytest.importorskip("langgraph.prebuilt")
-    tool = MeshTool(pair.a, peer="b")
+async def test_in_create_agent(far: Far) -> None:
+    await far.serve(echo)
     rule = ask_then_answer("ask_b", lambda q: {"message": q}, lambda r: f"it said {r}")
-    graph = agents.create_agent(ScriptedChat(rule=rule), [tool])
+    graph = create_agent(ScriptedChat(rule=rule), [MeshTool(far.a, peer="b")])
     result = await graph.ainvoke({"messages": [HumanMessage("hi")]}, {"configurable": {"thread_id": "T1"}})
     assert result["messages"][-1].text == "it said echo: hi"
-    assert pair.asked[-1].conversation.startswith("t-")
+    assert far.asked[-1].conversation.startswith("t-")
 
-    from langgraph.graph import END, START, MessagesState, StateGraph
 
-    node = StateGraph(MessagesState).add_node("tools", prebuilt.ToolNode([tool]))
-    again = node.add_edge(START, "tools").add_edge("tools", END).compile()
-    made = AIMessage("", tool_calls=[{"name": "ask_b", "args": {"message": "once"}, "id": "c9", "type": "tool_call"}])
-    before = len(pair.asked)
+async def test_a_tool_node_that_runs_again_is_not_a_second_request(far: Far) -> None:
+    """The message id comes from (thread, tool call id), so the receiver answers again without working again."""
+    await far.serve(echo)
+    tool = MeshTool(far.a, peer="b")
+    builder = StateGraph(MessagesState).add_node("tools", ToolNode([tool])).add_edge(START, "tools")
+    graph = builder.compile()
+
+    async def run(id_: str, thread: str) -> str:
+        made = AIMessage("", tool_calls=[{**call(tool, message="once"), "id": id_}])  # type: ignore[list-item]
+        out = await graph.ainvoke({"messages": [made]}, {"configurable": {"thread_id": thread}})
+        return str(out["messages"][-1].text)
+
     for _ in range(2):
-        out = await again.ainvoke({"messages": [made]}, {"configurable": {"thread_id": "T2"}})
-        assert out["messages"][-1].text == "echo: once"
-    assert len(pair.asked) == before + 1
+        assert await run("c9", "T2") == "echo: once"
+    assert len(far.asked) == 1
+    await run("c9", "T3")
+    await run("c8", "T2")
+    assert len(far.asked) == 3, "another thread or another call is another request"
 
 
-async def test_runtime_is_hidden_from_the_model(pair: Pair) -> None:
-    for tool in [MeshTool(pair.a, peer="b"), *MeshToolkit(pair.a).get_tools()]:
-        schema = tool.tool_call_schema
-        assert "runtime" not in (schema if isinstance(schema, dict) else schema.model_json_schema())["properties"]
+async def test_allowed_peers_alone_are_asked(far: Far) -> None:
+    await far.serve(echo)
+    tool = MeshTool(far.a, allow=["c"])
+    assert "not among the peers" in (await tool.ainvoke(call(tool, peer="b", message="x"))).content
+    assert far.asked == []
 
 
-async def test_allow_list_holds_for_every_tool(pair: Pair) -> None:
-    tools = {t.name: t for t in MeshToolkit(pair.a, allow=["c"]).get_tools()}
-    assert "b" not in (await tools["mesh_list_peers"].ainvoke({})).split()
-    for name in ("mesh_ask", "mesh_send"):
-        result = await tools[name].ainvoke(call(tools[name], peer="b", message="x"))
-        assert "not among the peers" in result.content
-    assert await tools["mesh_broadcast"].ainvoke({"message": "x"}) == "Sent to nobody."
-    assert pair.asked == []
+def test_names_that_providers_refuse_are_refused_here() -> None:
+    mesh = Mesh("me", transport="memory")
+    assert MeshTool(mesh, peer="x.y").name == "ask_x_y"
+    for name in ("bad name!", "x" * 65):
+        with pytest.raises(ValueError, match="tool name"):
+            MeshTool(mesh, peer="b", name=name)
 
 
-async def test_per_peer_tools_are_opt_in(pair: Pair) -> None:
-    assert [t.name for t in MeshToolkit(pair.a, per_peer=True).get_tools()][10:] == ["ask_b"]
-
-
-async def test_colliding_names_are_refused_when_the_tools_are_made() -> None:
-    async with LocalMesh(transport="memory") as local:
-        a = await local.join("a")
-        for name in ("x.y", "x_y"):
-            await local.join(name)
-            await a.wait_for_peer(name)
-        with pytest.raises(ValueError, match="ask_x_y"):
-            MeshToolkit(a, per_peer=True).get_tools()
-    with pytest.raises(ValueError, match="tool name"):
-        MeshTool(a, peer="b", name="bad name!")
+async def test_the_description_is_that_of_the_card_when_the_tool_is_made(far: Far) -> None:
+    await far.local.join("b", description='finds "facts"\nabout gulls')
+    await far.a.wait_for_peer("b")
+    assert "It describes itself as \"finds 'facts' about gulls\"." in MeshTool(far.a, peer="b").description
 
 
 def test_peers_words_are_quoted_and_capped() -> None:
@@ -202,10 +209,8 @@ def test_errors_say_what_to_do() -> None:
     )
 
 
-def test_importing_the_tools_imports_neither_langgraph_nor_openai() -> None:
-    code = (
-        "import sys, chatixia_langchain.tools.mesh_tool, chatixia_langchain.agent.mesh_agent, "
-        "chatixia_langchain.testing;"
-        "print([m for m in ('langgraph', 'openai', 'fastapi', 'aiortc') if m in sys.modules])"
-    )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+def test_the_mesh_is_neither_printed_nor_serialised() -> None:
+    tool = MeshTool(Mesh("me", transport="memory"), peer="b")
+    assert "mesh=" not in repr(tool)
+    assert "mesh" not in tool.model_dump()
+    assert not tool.is_lc_serializable()
