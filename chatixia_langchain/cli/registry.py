@@ -47,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-query-token", action="store_true", help="accept /ws?token=..., for chatixia-mesh 0.2 sidecars"
     )
+    parser.add_argument(
+        "--audit-log", metavar="FILE", help="append who did what, as JSON lines without bodies, keys or tokens"
+    )
     parser.add_argument("--tls-cert", metavar="FILE", help="certificate chain (PEM): serve https and wss")
     parser.add_argument("--tls-key", metavar="FILE", help="its private key (PEM)")
     parser.add_argument(
@@ -113,6 +116,7 @@ def _serve(args: argparse.Namespace, keys_file: Path, env: Mapping[str, str]) ->
     watched = KeyFile(keys_file)  # before it is read: a change in between is seen later, not missed
     keys = load_keys(keys_file)
     try:
+        from ..registry.audit import AuditError
         from ..registry.auth import Keyring
         from ..registry.server import run as serve
         from ..registry.settings import RegistrySettings, SettingsError
@@ -138,12 +142,13 @@ def _serve(args: argparse.Namespace, keys_file: Path, env: Mapping[str, str]) ->
             tls_key=args.tls_key,
             plain_http=args.plain_http,
             db=args.db,
+            audit_log=args.audit_log,
             ice_servers=args.ice_servers,
         )
         if env.get("EXIT_ON_STDIN_EOF") == "1":
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
         serve(Registry(settings, Keyring(keys, changed=watched.changed)), _announce)
-    except (SettingsError, StoreError) as exc:
+    except (AuditError, SettingsError, StoreError) as exc:
         print(f"chatixia-langchain registry: {exc}", file=sys.stderr)
         return 2
     except OSError as exc:

@@ -16,7 +16,7 @@ from .. import __version__
 from ..errors import Busy
 from . import routes_core, routes_directory, routes_pairing, routes_signaling, routes_tasks
 from .auth import Unauthorized
-from .guard import STATUS, Guard, Refusal, unauthorized
+from .guard import STATUS, Guard, Refusal, note_refusal, unauthorized
 from .pairing import PairingError
 from .state import Registry
 
@@ -48,6 +48,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         sweep.cancel()
         await asyncio.gather(sweep, return_exceptions=True)
         registry.store.close()
+        registry.audit.close()
 
 
 async def _answer(request: Request, exc: Exception) -> JSONResponse:
@@ -55,6 +56,7 @@ async def _answer(request: Request, exc: Exception) -> JSONResponse:
         refusal = unauthorized(request.app.state.registry, request.scope, str(exc))
     else:
         refusal = _refusal(exc)
+    note_refusal(request.app.state.registry, request.scope, refusal)
     status = (
         exc.status_code if refusal.code == "invalid_line" and isinstance(exc, HTTPException) else STATUS[refusal.code]
     )

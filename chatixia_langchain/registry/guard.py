@@ -78,15 +78,36 @@ class Guard:
                 raise Refusal("message_too_big", f"the body has {int(length)} bytes, the limit is {MAX_BODY_BYTES}")
             await self._app(scope, _bounded(receive), send)
         except Unauthorized as exc:
-            await _refuse(send, unauthorized(self._registry, scope, str(exc)))
+            await self._refuse(scope, send, unauthorized(self._registry, scope, str(exc)))
         except Refusal as exc:  # raised here or while the body was read: no answer has begun
-            await _refuse(send, exc)
+            await self._refuse(scope, send, exc)
+
+    async def _refuse(self, scope: Scope, send: Send, refusal: Refusal) -> None:
+        note_refusal(self._registry, scope, refusal)
+        body = json.dumps(refusal.body()).encode()
+        headers = [(k.encode(), v.encode()) for k, v in refusal.headers().items()]
+        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": STATUS[refusal.code], "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def note_refusal(registry: Registry, scope: Scope, refusal: Refusal) -> None:
+    """Note what was refused to whom, where it tells of an attack: credentials, rights, rates."""
+    if refusal.code in ("unauthorized", "forbidden", "rate_limited"):
+        caller = scope.get("state", {}).get("caller")
+        registry.audit.note(
+            "refused", code=refusal.code, path=scope["path"][:200], address=_address(scope),
+            peer=caller.peer_id if caller else "",
+        )  # fmt: skip
+
+
+def _address(scope: Scope) -> str:
+    return str((scope.get("client") or ("unknown", 0))[0])
 
 
 def unauthorized(registry: Registry, scope: Scope, why: str) -> Refusal:
     """How to refuse a credential: past some refusals of one address, without saying more."""
-    address = (scope.get("client") or ("unknown", 0))[0]
-    if registry.wrong_credentials.take(address, time.monotonic()):
+    if registry.wrong_credentials.take(_address(scope), time.monotonic()):
         return Refusal("unauthorized", why)
     return Refusal("rate_limited", "too many refused credentials from this address")
 
@@ -110,11 +131,3 @@ def _bounded(receive: Receive) -> Receive:
         return message
 
     return bounded
-
-
-async def _refuse(send: Send, refusal: Refusal) -> None:
-    body = json.dumps(refusal.body()).encode()
-    headers = [(k.encode(), v.encode()) for k, v in refusal.headers().items()]
-    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": STATUS[refusal.code], "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from fastapi import APIRouter, Query
@@ -15,7 +14,6 @@ from .keys import Identity
 from .state import Registry
 from .topology import topology
 
-logger = logging.getLogger(__name__)
 router = APIRouter(tags=["directory"])
 NOT_FOUND = {"error": "not found"}
 
@@ -28,7 +26,7 @@ def register(registry: Registry, caller: Identity, agent_id: str, fields: dict[s
     if sidecar and sidecar not in (caller.peer_id, f"{agent_id}-sidecar", agent_id):
         raise Refusal("forbidden", f"sidecar_peer_id {sidecar!r} belongs to another peer")
     if registry.directory.get(agent_id) is None:
-        logger.info("peer=%s agent=%s registered", caller.peer_id, agent_id)
+        registry.audit.note("agent_registered", agent=agent_id, peer=caller.peer_id)
     registry.directory.put(agent_id, caller.peer_id, fields, registry.now())
 
 
@@ -66,7 +64,7 @@ async def delete_agent(agent_id: str, registry: TheRegistry, caller: Caller) -> 
     if not caller.is_admin and not registry.may_speak_for(caller, agent_id):
         raise Refusal("forbidden", f"{agent_id!r} belongs to another peer")
     registry.directory.delete(agent_id)
-    logger.info("peer=%s agent=%s deleted", caller.peer_id, agent_id)
+    registry.audit.note("agent_deleted", agent=agent_id, peer=caller.peer_id)
     return {"status": "ok"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,7 +11,6 @@ from .deps import Admin, Caller, TheRegistry
 from .guard import Refusal
 from .pairing import CODE_S
 
-logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/api/pairing", tags=["pairing"])
 
 
@@ -28,7 +26,7 @@ async def generate_code(registry: TheRegistry, caller: Caller) -> dict[str, Any]
 async def pair(body: PairBody, registry: TheRegistry) -> dict[str, Any]:
     """Use a code. The device is pending until an admin approves it."""
     device = registry.pairing.pair(body.code, body.agent_name, registry.now())
-    logger.info("device=%s peer=%s pending", device.id, device.peer_id)
+    registry.audit.note("device_pending", device=device.id, peer=device.peer_id)
     return device.public()
 
 
@@ -48,7 +46,7 @@ async def all_devices(registry: TheRegistry, caller: Admin) -> list[dict[str, An
 async def approve(device_id: str, registry: TheRegistry, caller: Admin) -> dict[str, Any]:
     """Let a device in; the answer holds its token, this once."""
     device, token = registry.pairing.approve(device_id)
-    logger.info("device=%s peer=%s approved by=%s", device.id, device.peer_id, caller.peer_id)
+    registry.audit.note("device_approved", device=device.id, peer=device.peer_id, by=caller.peer_id)
     return {**device.public(), "device_token": token}
 
 
@@ -56,7 +54,7 @@ async def approve(device_id: str, registry: TheRegistry, caller: Admin) -> dict[
 async def reject(device_id: str, registry: TheRegistry, caller: Admin) -> dict[str, Any]:
     """Refuse a pending device."""
     device = registry.pairing.reject(device_id)
-    logger.info("device=%s peer=%s rejected by=%s", device.id, device.peer_id, caller.peer_id)
+    registry.audit.note("device_rejected", device=device.id, peer=device.peer_id, by=caller.peer_id)
     return device.public()
 
 
@@ -65,5 +63,5 @@ async def revoke(device_id: str, registry: TheRegistry, caller: Admin) -> dict[s
     """Take an approved device's token away; its sockets are closed."""
     device = registry.pairing.revoke(device_id)
     registry.revoke()
-    logger.info("device=%s peer=%s revoked by=%s", device.id, device.peer_id, caller.peer_id)
+    registry.audit.note("device_revoked", device=device.id, peer=device.peer_id, by=caller.peer_id)
     return device.public()

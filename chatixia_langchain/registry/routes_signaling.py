@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
 from .auth import Unauthorized
-from .guard import STATUS, Refusal, admit, unauthorized
+from .guard import STATUS, Refusal, admit, note_refusal, unauthorized
 from .state import Registry
 
 router = APIRouter()
@@ -24,6 +24,7 @@ async def signaling(socket: WebSocket) -> None:
         who = registry.check_token(_token(socket, registry.settings.allow_query_token))
     except (Refusal, Unauthorized) as exc:
         refusal = exc if isinstance(exc, Refusal) else unauthorized(registry, socket.scope, str(exc))
+        note_refusal(registry, socket.scope, refusal)
         answer = JSONResponse(refusal.body(), STATUS[refusal.code], refusal.headers())
         await socket.send_denial_response(answer)
         return

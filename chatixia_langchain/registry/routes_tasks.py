@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -16,7 +15,6 @@ from .routes_directory import register
 from .state import Registry
 from .tasks import Task
 
-logger = logging.getLogger(__name__)
 router = APIRouter(tags=["tasks"])
 MAX_PER_HEARTBEAT = 64
 NO_TASK = Refusal("not_found", "not found")
@@ -67,8 +65,8 @@ async def submit(body: TaskBody, registry: TheRegistry, caller: Caller) -> dict[
         now=registry.now(),
     )
     if is_new:
-        logger.info(
-            "task=%s peer=%s target=%s skill=%s submitted", task.id, caller.peer_id, task.target_agent_id, skill
+        registry.audit.note(
+            "task_submitted", task=task.id, peer=caller.peer_id, target=task.target_agent_id, skill=skill
         )
         registry.announce([task])
     return {"task_id": task.id}
@@ -103,7 +101,7 @@ async def finish(task_id: str, body: ResultBody, registry: TheRegistry, caller: 
     if task is None or task.claimer_peer != caller.peer_id:
         raise NO_TASK
     registry.tasks.finish(task, state=body.state, result=body.result or "", error=body.error or "", now=registry.now())
-    logger.info("task=%s peer=%s state=%s", task.id, caller.peer_id, task.state)
+    registry.audit.note("task_finished", task=task.id, peer=caller.peer_id, state=task.state)
     registry.announce([task])
     return {"status": "ok", "state": task.state}  # the first outcome counts: this may be an earlier one
 
@@ -119,5 +117,5 @@ def _claim(registry: Registry, caller: Identity, agent_id: str, limit: int) -> l
         now=registry.now(),
     )
     for task in tasks:
-        logger.info("task=%s peer=%s agent=%s claimed attempt=%d", task.id, caller.peer_id, agent_id, task.attempts)
+        registry.audit.note("task_claimed", task=task.id, peer=caller.peer_id, agent=agent_id, attempt=task.attempts)
     return [task.public() for task in tasks] or None

@@ -35,6 +35,7 @@ class RegistrySettings:
     tls_key: Path | None = None
     plain_http: bool = False
     db: Path | None = None
+    audit_log: Path | None = None
     ice_servers: tuple[Mapping[str, Any], ...] = ()
     turn_urls: tuple[str, ...] = ()
     turn_secret: Secret = field(default_factory=lambda: Secret(""))
@@ -73,6 +74,7 @@ class RegistrySettings:
         tls_key: str | None = None,
         plain_http: bool = False,
         db: str | None = None,
+        audit_log: str | None = None,
         ice_servers: str | None = None,
     ) -> RegistrySettings:
         """Take arguments first, then `env`: PORT, ICE_SERVERS, TURN_URL; TURN_SECRET and REGISTRY_SECRET,
@@ -99,6 +101,7 @@ class RegistrySettings:
             tls_key=Path(tls_key) if tls_key else None,
             plain_http=plain_http,
             db=Path(db) if db else None,
+            audit_log=Path(audit_log) if audit_log else None,
             ice_servers=tuple(servers),
             turn_urls=tuple(u.strip() for u in env.get("TURN_URL", "").split(",") if u.strip()),
             turn_secret=Secret(_secret(env, "TURN_SECRET")),

@@ -15,6 +15,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..protocol.limits import HANDSHAKE_TIMEOUT_MS
+from .audit import Audit
 from .keys import Identity
 from .limits import Buckets
 from .signaling import Action, ConnId, Hang, Relay, Say
@@ -81,8 +82,9 @@ class Connection:
 class Sockets:
     """All connections, and the relay that says what goes where."""
 
-    def __init__(self, on_left: Callable[[str], None]) -> None:
+    def __init__(self, on_left: Callable[[str], None], audit: Audit) -> None:
         self.relay = Relay()
+        self._audit = audit
         self._connections: dict[ConnId, Connection] = {}
         self._next: ConnId = 0
         self._on_left = on_left
@@ -95,7 +97,7 @@ class Sockets:
         self._next += 1
         connection = Connection(self._next, socket)
         self._connections[connection.conn] = connection
-        logger.info("peer=%s conn=%d connected", peer_id, connection.conn)
+        self._audit.note("socket_opened", peer=peer_id, conn=connection.conn, key=who.key_id)
         try:
             self.apply(self.relay.opened(connection.conn, peer_id, who.key_id))
             await self._run(connection, peer_id)
@@ -106,7 +108,7 @@ class Sockets:
                 self.apply(self.relay.closed(connection.conn))
                 if was_online and not self.relay.is_online(peer_id):
                     self._on_left(peer_id)
-            logger.info("peer=%s conn=%d ended overflowed=%s", peer_id, connection.conn, connection.overflowed)
+            self._audit.note("socket_ended", peer=peer_id, conn=connection.conn, overflowed=connection.overflowed)
 
     async def _run(self, connection: Connection, peer_id: str) -> None:
         reader = asyncio.create_task(self._read(connection, peer_id), name=f"ws-read-{connection.conn}")

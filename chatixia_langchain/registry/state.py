@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from .audit import Audit
 from .auth import Keyring, Tokens, Unauthorized, may_act_as
 from .bell import Bell
 from .directory import Agent, Directory
@@ -36,7 +37,8 @@ class Registry:
         self.store = store or (SqliteStore(settings.db) if settings.db else MemoryStore())
         self.tokens = Tokens(settings.token_secret.reveal())
         self.bell = Bell()
-        self.sockets = Sockets(on_left=self._sidecar_left)
+        self.audit = Audit(settings.audit_log)
+        self.sockets = Sockets(self._sidecar_left, self.audit)
         try:
             self.directory = Directory(self.store, self.sockets.relay.is_online)
             self.tasks = Tasks(self.store)
@@ -139,7 +141,7 @@ class Registry:
                 changed = self.tasks.expire(self.now())
                 self.announce(changed)
                 for task in changed:
-                    logger.info("task=%s state=%s attempts=%d by time", task.id, task.state, task.attempts)
+                    self.audit.note("task_by_time", task=task.id, state=task.state, attempt=task.attempts)
                 self.directory.expire(self.now())
             except Exception:  # the sweep must survive: without it no lease ever ends
                 logger.exception("the sweep failed; it goes on")

@@ -109,6 +109,35 @@ async def test_a_key_taken_out_of_the_file_ends_its_socket_within_a_second(comma
     await open_sockets["b"].close()
 
 
+async def test_the_audit_log_tells_who_did_what_and_no_secret(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    async with RegistryServer(audit_log=path) as server:
+        world = World(server)
+        try:
+            a, b = world.caller("a"), world.caller("b")
+            canary, token = "canary-in-a-body", await a.token()
+            task = await a.post(
+                "/api/hub/tasks", {"target_agent_id": "b", "skill": "x", "payload": {"message": canary}}
+            )
+            await b.post("/api/registry/agents", {"agent_id": "b"})
+            await b.post("/api/hub/claim", {"agent_id": "b"})
+            await b.post(f"/api/hub/tasks/{task['task_id']}", {"state": "completed", "result": canary})
+            assert await a.status("POST", "/api/registry/agents", {"agent_id": "b"}) == 403
+            async with client(server) as web:
+                assert (await web.get("/api/config", headers={"x-api-key": "ck_guess"})).status_code == 401
+            await world.online("a")
+        finally:
+            await world.aclose()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    events = [line["event"] for line in lines]
+    assert events[:4] == ["task_submitted", "agent_registered", "task_claimed", "task_finished"]
+    refused = [(e["code"], e["path"], e["peer"]) for e in lines if e["event"] == "refused"]
+    assert refused == [("forbidden", "/api/registry/agents", "a"), ("unauthorized", "/api/config", "")]
+    assert {"socket_opened", "socket_ended"} <= set(events)
+    assert not [secret for secret in (canary, token, a.key, b.key, "ck_guess") if secret in path.read_text()]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 async def test_guessing_is_slowed_down_and_a_right_key_still_works(world: World) -> None:
     key = world.caller("a").key
     async with client(world.server) as web:
