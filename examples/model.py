@@ -20,7 +20,7 @@ Script = Callable[[list[BaseMessage], tuple[str, ...]], AIMessage | str]
 def chat_model(script: Script) -> BaseChatModel:
     """A real model, or one that says what `script(messages, tool_names)` returns."""
     if not os.environ.get("OPENAI_API_KEY"):
-        return ScriptedChat(rule=script)
+        return ScriptedChat(rule=script, delay_s=0.01)
     from langchain.chat_models import init_chat_model
 
     return init_chat_model(os.environ.get("OPENAI_MODEL", "gpt-5-mini"), model_provider="openai")

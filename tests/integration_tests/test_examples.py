@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from chatixia_langchain.testing import OpenAIServer
-
-from .mesh.conftest import sidecar_binary
+from tests.support import sidecar_binary
 
 pytest.importorskip("langchain")
 
@@ -25,9 +24,10 @@ CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("CHATIXIA_", "
 
 def run(name: str, **env: str) -> str:
     """What an example prints; it must end well and say nothing on stderr."""
-    done = subprocess.run(
+    done = subprocess.run(  # not at a terminal: nobody is asked, and `human_approval.py` says no
         [sys.executable, str(EXAMPLES / name)],
         env=CLEAN | {"NO_PROXY": "127.0.0.1"} | env,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,
@@ -89,6 +89,35 @@ def test_serve_a_graph(sidecar: dict[str, str]) -> None:
     ]
 
 
+@pytest.mark.sidecar
+def test_streaming(sidecar: dict[str, str]) -> None:
+    """The words come in several pieces, in each of the three ways, and together they are the poem."""
+    poem = "The gulls write slowly on the wind, and every word arrives in time."
+    lines = dict(line.split(": ", 1) for line in run("streaming.py", **sidecar).splitlines() if ": " in line)
+    for way in ("RemoteAgent", "poet", "ask_stream"):
+        pieces = lines[way].split("|")
+        assert "".join(pieces) == poem
+        assert len(pieces) > 4
+    assert lines["our model"].replace("|", "") == "The poet wrote it."
+
+
+@pytest.mark.sidecar
+def test_human_approval(sidecar: dict[str, str]) -> None:
+    said = run("human_approval.py", **sidecar)
+    assert said == "gardener asks: Cut the old oak?\nThe gardener says: Done. The old oak stays.\n"
+
+
+@pytest.mark.sidecar
+def test_vote(sidecar: dict[str, str]) -> None:
+    assert run("vote.py", **sidecar).splitlines() == [
+        "judge-1: yes",
+        "judge-2: yes",
+        "judge-3: no",
+        "judge-4: cancelled",
+        "spam? yes, by 2 votes",
+    ]
+
+
 def test_a_script_without_async() -> None:
     listed, answer, error = run("sync_script.py").splitlines()
     assert re.match(r"- librarian \((online|connected)\)", listed)
@@ -122,6 +151,8 @@ ON_A_MODEL = {
     "two_processes.py": "the model says: the model says: something",
     "planner_with_specialists.py": "the model says: " + " / ".join(["the model says: something"] * 3),
     "loop_on_openai.py": "the model says: shelf 5",
+    "streaming.py": "|says: |",
+    "human_approval.py": "gardener asks: Cut the gulls?",
     "serve_a_graph.py": "birds: The model says: something. (draft 2)",
 }
 
