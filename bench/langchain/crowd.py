@@ -30,6 +30,9 @@ class Crowd:
         self.task = asyncio.create_task(agent.serve(), name="serve")
         return {}
 
+    async def stop(self) -> None:
+        """Sidecars end with their processes."""
+
     async def connect(self, told: dict[str, Any]) -> dict[str, Any]:
         """Join one after another, then one ask each, so that all are connected."""
         self.given = told

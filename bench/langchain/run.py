@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -84,9 +85,20 @@ async def start(args: argparse.Namespace, folder: Path, local: LocalMesh, pairs:
     return absent
 
 
-async def rounds(args: argparse.Namespace, pairs: list[Pair]) -> list[dict[str, Any]]:
+def save(args: argparse.Namespace, samples: list[dict[str, Any]], absent: list[str]) -> str:
+    """Write samples and tables, after each round: a run that is broken off keeps what it has. Returns the tables."""
+    machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps({"machine": machine, "samples": samples, "absent": absent}, indent=1))
+    text = tables(samples, {name: load(name).note for name in args.systems}, absent, OURS)
+    args.json.with_suffix(".md").write_text(text + "\n")
+    return text
+
+
+async def rounds(args: argparse.Namespace, pairs: list[Pair], absent: list[str]) -> list[dict[str, Any]]:
     """All samples: {round, system, metric, figures or error}."""
-    samples, began = [], time.monotonic()
+    samples: list[dict[str, Any]] = []
+    began = time.monotonic()
     for n in range(args.rounds):
         order = pairs[n % len(pairs) :] + pairs[: n % len(pairs)]
         for metric in args.metrics:
@@ -100,29 +112,24 @@ async def rounds(args: argparse.Namespace, pairs: list[Pair]) -> list[dict[str, 
                 samples.append({"round": n, "system": pair.name, "metric": metric, **found})
                 shown = " ".join(f"{k}={v:,.1f}" for k, v in found.items() if isinstance(v, float | int))
                 progress(f"[{time.monotonic() - began:5.0f} s] round {n} {metric:6} {pair.name:17} {shown or found}")
+        save(args, samples, absent)
     return samples
 
 
 async def main() -> int:
     args = arguments()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # and stop all of it
     with tempfile.TemporaryDirectory(prefix="bench-langchain-") as folder:
         async with LocalMesh() as local:
             pairs: list[Pair] = []
             try:
                 absent = await start(args, Path(folder), local, pairs)
-                samples = await rounds(args, pairs)
+                samples = await rounds(args, pairs, absent)
             finally:
                 for pair in pairs:
                     await pair.stop()
-    notes = {name: load(name).note for name in args.systems}
-    text = tables(samples, notes, absent, OURS)
-    machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps({"machine": machine, "samples": samples, "absent": absent}, indent=1))
-    args.json.with_suffix(".md").write_text(text + "\n")
-    print(text)
-    errors = [s for s in samples if "error" in s]
-    return 1 if errors else 0
+    print(save(args, samples, absent))
+    return 1 if any("error" in s for s in samples) else 0
 
 
 if __name__ == "__main__":

@@ -48,6 +48,9 @@ class Side:
         """The words of one turn as they come."""
         raise NotImplementedError
 
+    async def stop(self) -> None:
+        """End what `serve` started outside of its process."""
+
     def missing(self) -> list[str]:
         """Modules it needs that are not installed."""
         return [name for name in self.needs if find_spec(name) is None]

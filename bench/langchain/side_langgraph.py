@@ -32,6 +32,7 @@ class LangGraphServer(Side):
     note = "RemoteGraph, langgraph-api in-memory runtime as shipped: its queue is polled every 0.5 s"
     needs = ("langgraph_api", "langgraph_runtime_inmem")
     poll_s = 0.5
+    process = None
 
     async def serve(self, given):
         port, folder = free_port(), tempfile.mkdtemp(prefix="bench-langgraph-", dir=given["folder"])
@@ -52,6 +53,11 @@ class LangGraphServer(Side):
                     raise RuntimeError(f"the LangGraph server exited with {self.process.returncode}")
                 await asyncio.sleep(0.05)
         raise TimeoutError("the LangGraph server did not come up")
+
+    async def stop(self):
+        if self.process is not None and self.process.returncode is None:
+            self.process.terminate()
+            await self.process.wait()
 
     async def connect(self, told):
         from langgraph.pregel.remote import RemoteGraph

@@ -45,10 +45,13 @@ async def run(side: Any, metrics: Collection[str]) -> None:
     """Start the role on the command line, then the methods of `side` that the orchestrator names."""
     logging.basicConfig(level=logging.WARNING)
     role, given = sys.argv[1], json.loads(sys.argv[3])
-    await answer(side.serve(given) if role == "serve" else side.connect(given))
-    async for line in orders():
-        if line["do"] in metrics:
-            await answer(getattr(side, line["do"])())
+    try:
+        await answer(side.serve(given) if role == "serve" else side.connect(given))
+        async for line in orders():
+            if line["do"] in metrics:
+                await answer(getattr(side, line["do"])())
+    finally:
+        await side.stop()
 
 
 class Measured:
@@ -59,6 +62,9 @@ class Measured:
 
     async def serve(self, given: dict[str, Any]) -> dict[str, Any]:
         return await self.side.serve(given)
+
+    async def stop(self) -> None:
+        await self.side.stop()
 
     async def connect(self, told: dict[str, Any]) -> dict[str, Any]:
         """Connect and warm up."""
