@@ -17,7 +17,7 @@ WORDS = 8
 async def join(given: dict[str, Any], name: str) -> Mesh:
     """A member over its own sidecar."""
     key = given["keys"][name]
-    return await Mesh(name, registry=given["registry"], api_key=key, transport="sidecar", request_timeout_s=100).start()
+    return await Mesh(name, registry=given["registry"], api_key=key, transport="sidecar", request_timeout_s=600).start()
 
 
 class Crowd:

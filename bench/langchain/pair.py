@@ -50,7 +50,7 @@ class Worker:
 
     async def ask(self, what: str) -> dict[str, Any]:
         self.process.stdin.write(json.dumps({"do": what}).encode() + b"\n")
-        return await self.read(130)
+        return await self.read(630)
 
     def cpu_s(self) -> float:
         """CPU seconds of this process and those it started: a sidecar, a server."""
