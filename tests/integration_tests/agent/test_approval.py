@@ -31,7 +31,7 @@ types = pytest.importorskip("langgraph.types")
 HERE = Path(__file__).parent
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("CHATIXIA_")}
 
-pytestmark = pytest.mark.sidecar
+pytestmark = [pytest.mark.sidecar, pytest.mark.slow]  # a dozen processes that import langchain
 
 
 class Program:
@@ -70,7 +70,7 @@ async def start(local: LocalMesh) -> AsyncIterator[Start]:
         env = CLEAN | {
             "CHATIXIA_REGISTRY_URL": local.registry_url,
             "CHATIXIA_API_KEY": local.api_key(name),
-            "CHATIXIA_SIDECAR_BINARY": sidecar_binary(),
+            "SIDECAR_BINARY": sidecar_binary(),
             "CHATIXIA_TRANSPORT": "sidecar",
         }
         process = await asyncio.create_subprocess_exec(
