@@ -1,7 +1,6 @@
 """What the tools of the toolkit share: one coroutine of work, and a door to it from every thread and loop."""
 
-from __future__ import annotations
-
+# Annotations are no strings here: LangChain reads those of `_run` and `_arun` on each call, and would compile them.
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun

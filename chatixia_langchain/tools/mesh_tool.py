@@ -1,7 +1,6 @@
 """`MeshTool`: one peer as one tool, or any peer by name."""
 
-from __future__ import annotations
-
+# Annotations are no strings here: LangChain reads those of `_run` and `_arun` on each call, and would compile them.
 from collections.abc import Sequence
 from typing import Any, Literal
 
