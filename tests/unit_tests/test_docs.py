@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -38,9 +40,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_files_that_are_named_exist(page: Path) -> None:
     """Paths in back quotes; a trailing * is a pattern."""
-    named = re.findall(
-        r"`((?:chatixia_langchain|sidecar-rs|protocol|tests|examples|bench|docs)/[\w./*-]*)`", page.read_text()
-    )
+    folders = "chatixia_langchain|sidecar-rs|protocol|tests|examples|notebooks|bench|docs"
+    named = re.findall(rf"`((?:{folders})/[\w./*-]*)`", page.read_text())
     lost = [
         path for path in named if not list(ROOT.glob(path.rstrip("/") or path)) and not path.startswith("bench/out")
     ]
@@ -60,3 +61,42 @@ def test_layer_table_of_the_architecture_is_the_tested_one() -> None:
     written = {name.strip("`/").removesuffix(".py"): int(n) for n, parts in rows for name in parts.split(", ")}
     written[""] = written.pop("__init__")
     assert written == LAYER
+
+
+def test_modules_that_the_architecture_walks_through_exist() -> None:
+    """A turn and a tool call are told module by module; one that was renamed must be renamed there."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    for part in ("agent", "tools"):
+        (walk,) = re.findall(rf"in `chatixia_langchain/{part}/`:\n(.*?)\n## ", text, re.DOTALL)
+        named = set(re.findall(r"`([a-z_]+)`", walk)) - {"ask_researcher", "current_turn", "create_agent"}
+        assert len(named) > 5
+        assert not {name for name in named if not (ROOT / f"chatixia_langchain/{part}/{name}.py").is_file()}
+
+
+def test_error_table_of_the_guide_is_that_of_the_protocol() -> None:
+    errors = json.loads((ROOT / "protocol/errors.json").read_text())
+    rows = re.findall(r"^\| `(\w+)` \| (yes|no) \|", (ROOT / "docs/langchain.md").read_text(), re.MULTILINE)
+    assert len(rows) > 15
+    assert {code: answer == "yes" for code, answer in rows} == {code: errors[code]["retryable"] for code, _ in rows}
+
+
+def test_limits_of_the_guide_are_the_defaults() -> None:
+    written = re.findall(r"^\| `(max_\w+)` \| ([\d ]+) \|", (ROOT / "docs/langchain.md").read_text(), re.MULTILINE)
+    defaults = {f.name: f.default for f in fields(chatixia_langchain.InboundPolicy) if f.name.startswith("max_")}
+    assert {name: float(number.replace(" ", "")) for name, number in written} == defaults
+
+
+def test_tools_of_the_guide_are_those_of_the_toolkit() -> None:
+    """Names, and arguments in their order."""
+    rows = re.findall(
+        r"^\| `(mesh_\w+)` \| (?!yes|no )(.*?) \|", (ROOT / "docs/langchain.md").read_text(), re.MULTILINE
+    )
+    written = {name: re.findall(r"`(\w+)`", arguments) for name, arguments in rows}
+    tools = chatixia_langchain.MeshToolkit(chatixia_langchain.Mesh("me", transport="memory")).get_tools()
+    assert written == {tool.name: list(tool.args) for tool in tools}
+
+
+def test_every_example_and_notebook_is_in_the_guide() -> None:
+    text = (ROOT / "docs/langchain.md").read_text()
+    files = [*(ROOT / "examples").glob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
+    assert [f.name for f in files if f"{f.parent.name}/{f.name})" not in text] == ["model.py"]
