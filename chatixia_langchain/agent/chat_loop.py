@@ -30,10 +30,22 @@ TOOL_TIMEOUT_S = 120.0  # a tool that says nothing for this long will not say an
 
 
 class ChatLoop:
-    """An agent of one model and some tools.
+    """An agent of one model and some tools, without langgraph.
 
-    `model` is a LangChain chat model, or an `openai.AsyncOpenAI` client together with `model_name`. `max_steps`
-    bounds the model calls of one turn. `store` keeps the conversations (default: bounded, in memory).
+    Setup:
+        Nothing for a LangChain chat model; the extra `openai` for `openai.AsyncOpenAI`.
+
+    Instantiation:
+        `ChatLoop(model, tools=[...])`, or `ChatLoop(AsyncOpenAI(), model_name="gpt-5-mini", tools=[...])`. `max_steps`
+        bounds the model calls of one turn, `tool_timeout_s` each tool. `store` keeps the conversations (default:
+        bounded, in memory).
+
+    Invocation:
+        `await loop.ainvoke("hello", thread_id="t1")`; `astream` yields chunks and whole messages as they come. Without
+        a `thread_id` nothing is kept.
+
+    Within an agent:
+        It is one: `MeshAgent(mesh, loop)` serves it. Tools that the policy keeps from a peer's turn are not offered.
 
     Raises TypeError for another kind of model, ValueError for a missing model name or two tools of one name.
     """

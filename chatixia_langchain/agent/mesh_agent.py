@@ -39,11 +39,7 @@ DECISION_S = 300.0  # for the turn that goes on after a decision of this side
 
 
 class MeshAgent:
-    """Serves `agent` to the mesh.
-
-    `agent` is a compiled graph, a chat model, an `AsyncOpenAI` client (with `model_name`), a `ChatLoop`, any Runnable
-    over messages, or an async function of one `Incoming`. Its history is kept by its checkpointer where it has one,
-    else here: bounded, in the mesh's `state_dir` if that is set, else in memory.
+    """Serves an agent to the mesh: messages of peers become its conversations, and its answers go back.
 
     What a peer wrote reaches the model as a `HumanMessage` named after the peer, fenced and labelled as data. A
     request is always answered: by the agent's last text, by what it waits for, or by an error that tells the peer
@@ -54,9 +50,27 @@ class MeshAgent:
     A graph that pauses (`interrupt`) holds further mail of that conversation until a decision comes: from the peer that
     asked, or, with `InboundPolicy(approvals="local")`, from this side by `paused()` and `resume()`.
 
-    `max_concurrency` bounds the turns at once (of requests of the same number of hops), `max_queue` the messages that
-    wait in one conversation: a request past it is refused as busy, anything else waits. `max_hops` (default 8) is that
-    of the policy.
+    Setup:
+        The mesh must be started before `serve`. One mesh is served by one agent.
+
+    Instantiation:
+        `MeshAgent(mesh, agent)`, where `agent` is a compiled graph, a chat model, an `AsyncOpenAI` client (with
+        `model_name`), a `ChatLoop`, any Runnable over messages, or an async function of one `Incoming`. Its history is
+        kept by its checkpointer where it has one, else here: bounded, in `store`, in the mesh's `state_dir` if that is
+        set, else in memory.
+
+        `max_concurrency` bounds the turns at once (of requests of the same number of hops), `max_queue` the messages
+        that wait in one conversation: a request past it is refused as busy, anything else waits. `max_hops` (default 8)
+        is that of the policy. `on_turn` hears what turns do.
+
+    Invocation:
+        `await served.serve()` until it is cancelled or the mesh is closed.
+
+    Within an agent:
+        What the agent asks of other peers in a turn carries the place and the budget of the request it serves; tools
+        made of the same mesh need nothing for it.
+
+    Raises TypeError for an agent that cannot be served.
     """
 
     def __init__(

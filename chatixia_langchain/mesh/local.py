@@ -24,7 +24,21 @@ logger = logging.getLogger(__name__)
 
 
 class LocalMesh:
-    """Registry and members of one machine; all ends with the `async with` block. `settings` are for every member."""
+    """A whole mesh on this machine: a registry process, and members with a sidecar each where the binary is found.
+
+    Setup:
+        The extra `registry`; none with `transport="memory"`, where the members meet inside this process.
+
+    Instantiation:
+        `LocalMesh()`. `settings` are those of `Mesh`, for every member.
+
+    Invocation:
+        `async with LocalMesh() as local:`, then `await local.join("planner")`. All ends with the block. Members in
+        other processes use `registry_url` and `api_key(name)`.
+
+    Within an agent:
+        `create_agent(model, [MeshTool(await local.join("planner"), peer="researcher")])`: members are plain `Mesh`es.
+    """
 
     def __init__(self, *, transport: str | None = None, **settings: Any) -> None:
         self._transport, self._settings = transport, settings

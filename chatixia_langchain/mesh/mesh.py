@@ -42,7 +42,23 @@ EVENTS_KEPT = 256  # per listener; when full the oldest is dropped: `mesh.peers`
 
 
 class Mesh:
-    """One agent in the mesh. Settings are those of `MeshConfig`; `transport` is a name or a `Transport`.
+    """One agent in the mesh: asks others, and hears what they ask.
+
+    Setup:
+        A registry that knows this agent's key. With the `sidecar` binary or the extra `aiortc` agents talk over WebRTC,
+        with neither through the registry's mailbox.
+
+    Instantiation:
+        `Mesh("planner", registry="https://mesh.example", api_key=...)`. Further settings are those of `MeshConfig`,
+        which also says what is read from the environment; `transport` is a name or a `Transport`.
+
+    Invocation:
+        `async with Mesh(...) as mesh:`, then `await mesh.ask("researcher", "hello")`. Without async: `with Mesh(...)`,
+        and `mesh.sync`.
+
+    Within an agent:
+        `MeshTool(mesh, peer="researcher")`, `MeshToolkit(mesh)` and `RemoteAgent(mesh, "researcher")` let an agent ask;
+        `MeshAgent(mesh, agent)` lets it answer.
 
     Raises ValueError for a setting that is wrong.
     """

@@ -41,9 +41,20 @@ def echo(body: Body) -> Body:
 
 
 class OpenAIServer:
-    """A server on 127.0.0.1 at a free port, from `with` or `start()` to `close()`. `url` ends in `/v1`.
+    """A server that speaks OpenAI's protocol and follows a rule, on 127.0.0.1.
 
-    `delay_s`: seconds before each token; a whole answer takes as long as its tokens together.
+    Setup:
+        Nothing; behind a proxy, `NO_PROXY=127.0.0.1`.
+
+    Instantiation:
+        `OpenAIServer(rule)`, a rule from the body of a request to the assistant's message. `delay_s`: seconds before
+        each token; a whole answer takes as long as its tokens together.
+
+    Invocation:
+        From `with` or `start()` to `close()`, at a free port; `url` ends in `/v1`. `requests` has the bodies that came.
+
+    Within an agent:
+        `ChatLoop(AsyncOpenAI(base_url=server.url, api_key="offline"), model_name="any")`, or `ChatOpenAI` alike.
     """
 
     def __init__(self, rule: Rule = echo, *, delay_s: float = 0.0) -> None:

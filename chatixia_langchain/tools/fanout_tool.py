@@ -33,7 +33,18 @@ class AskManyInput(BaseModel):
 
 
 class MeshAskManyTool(DoorTool):
-    """Ask several agents the same; a failure of one is its own result and spoils no other."""
+    """Ask several agents the same; a failure of one is its own result and spoils no other.
+
+    Instantiation:
+        By `MeshToolkit(mesh).get_tools()`, or by `MeshMiddleware(mesh)`.
+
+    Invocation:
+        `await tool.ainvoke({"message": "Is it spam?", "skill": "judge", "quorum": 2, "deadline_s": 20})`. The artifact
+        has a `MeshToolArtifact` or `{"error", "retryable", "executed"}` for each peer.
+
+    Within an agent:
+        With a quorum the agents that are not needed any more are told to stop.
+    """
 
     name: str = "mesh_ask_many"
     description: str = text.ASK_MANY

@@ -122,7 +122,17 @@ def _digest(what: str) -> str:
 
 
 class MeshReplyTool(DoorTool):
-    """Answer a request that came in with the mail. Only the run that was shown it can answer it."""
+    """Answer a request that came in with the mail. Only the run that was shown it can answer it.
+
+    Instantiation:
+        By `MeshMiddleware(mesh)`.
+
+    Invocation:
+        By the model: `{"message_id": ..., "content": ...}`, with the id that stands beside the question.
+
+    Within an agent:
+        It is offered while a question of this run waits.
+    """
 
     name: str = "mesh_reply"
     description: str = text.REPLY

@@ -24,7 +24,17 @@ class BroadcastInput(BaseModel):
 
 
 class MeshListPeersTool(DoorTool):
-    """List the agents of the mesh: name, state, what they say of themselves."""
+    """List the agents of the mesh: name, state, what they say of themselves.
+
+    Instantiation:
+        By `MeshToolkit(mesh).get_tools()`, or by `MeshMiddleware(mesh)`.
+
+    Invocation:
+        `await tool.ainvoke({})`. The artifact is a list of `{"peer", "state", "path"}`.
+
+    Within an agent:
+        It only reads: a turn that a peer started may use it.
+    """
 
     name: str = "mesh_list_peers"
     description: str = text.LIST_PEERS
@@ -39,7 +49,18 @@ class MeshListPeersTool(DoorTool):
 
 
 class MeshSendTool(DoorTool):
-    """Tell one agent something; no answer is expected."""
+    """Tell one agent something; no answer is expected.
+
+    Instantiation:
+        By `MeshToolkit(mesh).get_tools()`, or by `MeshMiddleware(mesh)`.
+
+    Invocation:
+        `await tool.ainvoke({"peer": "librarian", "message": "Closed on Monday."})`. The artifact is the receipt, as it
+        stands when the message is accepted.
+
+    Within an agent:
+        A tool node that runs again sends the same message, which the peer takes once.
+    """
 
     name: str = "mesh_send"
     description: str = text.SEND
@@ -56,7 +77,18 @@ class MeshSendTool(DoorTool):
 
 
 class MeshBroadcastTool(DoorTool):
-    """Tell all agents something; no answers are expected."""
+    """Tell all agents something; no answers are expected.
+
+    Instantiation:
+        By `MeshToolkit(mesh).get_tools()`, or by `MeshMiddleware(mesh)`.
+
+    Invocation:
+        `await tool.ainvoke({"message": "Closed on Monday."})`. The artifact has a receipt or `{"error": code}` for
+        each peer.
+
+    Within an agent:
+        Agents do not answer broadcasts; to have answers, use `mesh_ask_many`.
+    """
 
     name: str = "mesh_broadcast"
     description: str = text.BROADCAST

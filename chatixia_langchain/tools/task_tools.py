@@ -109,7 +109,18 @@ class TaskTool(DoorTool):
 
 
 class MeshStartTaskTool(TaskTool):
-    """Give a peer work that takes long; returns a task id at once."""
+    """Give a peer work that takes long; returns a task id at once.
+
+    Instantiation:
+        By `MeshToolkit(mesh).get_tools()`, or by `MeshMiddleware(mesh)`.
+
+    Invocation:
+        `await tool.ainvoke({"peer": "researcher", "description": "Read it all."})`. The artifact is the new task, by
+        its id.
+
+    Within an agent:
+        A tool node that runs again starts nothing twice. Past 64 tasks that run, a new one is refused as busy.
+    """
 
     name: str = "mesh_start_task"
     description: str = text.START_TASK
@@ -133,7 +144,17 @@ class MeshStartTaskTool(TaskTool):
 
 
 class MeshCheckTaskTool(TaskTool):
-    """See how a task stands, and its result. Where the peer waits for a human, this graph asks its own."""
+    """See how a task stands, and its result. Where the peer waits for a human, this graph asks its own.
+
+    Instantiation:
+        By `MeshToolkit(mesh).get_tools()`, or by `MeshMiddleware(mesh)`.
+
+    Invocation:
+        `await tool.ainvoke({"task_id": task_id})`. The artifact is the task, by its id.
+
+    Within an agent:
+        It only reads: a turn that a peer started may use it. After a restart it asks the peer again under the same id.
+    """
 
     name: str = "mesh_check_task"
     description: str = text.CHECK_TASK
@@ -160,7 +181,17 @@ class MeshCheckTaskTool(TaskTool):
 
 
 class MeshUpdateTaskTool(TaskTool):
-    """Stop the present run of a task, and go on in its conversation with new instructions."""
+    """Stop the present run of a task, and go on in its conversation with new instructions.
+
+    Instantiation:
+        By `MeshToolkit(mesh).get_tools()`, or by `MeshMiddleware(mesh)`.
+
+    Invocation:
+        `await tool.ainvoke({"task_id": task_id, "instructions": "Only the part on gulls."})`.
+
+    Within an agent:
+        Refused as `held` while the peer waits for a human: that is to be decided first.
+    """
 
     name: str = "mesh_update_task"
     description: str = text.UPDATE_TASK
@@ -178,7 +209,17 @@ class MeshUpdateTaskTool(TaskTool):
 
 
 class MeshCancelTaskTool(TaskTool):
-    """Stop a task."""
+    """Stop a task; the peer is told.
+
+    Instantiation:
+        By `MeshToolkit(mesh).get_tools()`, or by `MeshMiddleware(mesh)`.
+
+    Invocation:
+        `await tool.ainvoke({"task_id": task_id})`. A task that was over already stays as it is.
+
+    Within an agent:
+        An older look at the task, on its way at the same time, does not undo the cancellation.
+    """
 
     name: str = "mesh_cancel_task"
     description: str = text.CANCEL_TASK
@@ -194,7 +235,17 @@ class MeshCancelTaskTool(TaskTool):
 
 
 class MeshListTasksTool(TaskTool):
-    """List the tasks of this conversation, and how each stands now."""
+    """List the tasks of this conversation, and how each stands now.
+
+    Instantiation:
+        By `MeshToolkit(mesh).get_tools()`, or by `MeshMiddleware(mesh)`.
+
+    Invocation:
+        `await tool.ainvoke({"status": "running"})`; all without `status`.
+
+    Within an agent:
+        It only reads: a turn that a peer started may use it.
+    """
 
     name: str = "mesh_list_tasks"
     description: str = text.LIST_TASKS
