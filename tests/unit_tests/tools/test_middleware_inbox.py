@@ -19,6 +19,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from chatixia_langchain import LocalMesh, Mesh, MeshAgent, MeshError
+from chatixia_langchain.agent.mesh_agent import TurnEvent
 from chatixia_langchain.testing import ScriptedChat
 from chatixia_langchain.tools import inbox as inbox_module
 from chatixia_langchain.tools.middleware import MeshMiddleware
@@ -233,8 +234,7 @@ async def test_a_paused_run_keeps_its_requests_and_answers_them_once_it_goes_on(
 
 async def test_only_the_run_that_was_shown_a_request_can_answer_it(pair: Pair) -> None:
     """Else one conversation could speak for another, by an id it heard or guessed."""
-    shown = asyncio.Event()
-    go_on = asyncio.Event()
+    shown, go_on = asyncio.Event(), asyncio.Event()
 
     class Holds(AgentMiddleware):
         async def aafter_model(self, state: Any, runtime: Any) -> None:
@@ -242,16 +242,20 @@ async def test_only_the_run_that_was_shown_a_request_can_answer_it(pair: Pair) -
                 shown.set()
                 await go_on.wait()
 
+    def rule(messages: list[BaseMessage], tools: tuple[str, ...]) -> AIMessage | str:
+        who = messages[0].text
+        return replies(f"of {who}", reference(pair.seen[0]))(messages, tools)
+
     ask = await pair.asks("secret?", timeout=60)
-    first = asyncio.create_task(pair.agent(replies("for you"), Holds()).ainvoke(GO))
+    agent = pair.agent(rule, Holds())
+    first = asyncio.create_task(agent.ainvoke({"messages": [HumanMessage("first")]}))
     await shown.wait()
-    stolen = reference(pair.seen[0])
-    other = await pair.agent(replies("stolen", stolen)).ainvoke(GO)
-    assert "[error] [invalid_line] no request" in other["messages"][-1].text
+    thief = await agent.ainvoke({"messages": [HumanMessage("thief")]})
+    assert "[error] [invalid_line] no request" in thief["messages"][-1].text
     assert not ask.done()
     go_on.set()
     await first
-    assert (await ask).content == "for you"
+    assert (await ask).content == "of first"
 
 
 async def test_two_peers_with_one_message_id_get_their_own_answers(pair: Pair) -> None:
@@ -358,13 +362,18 @@ async def test_the_allow_list_holds_for_mail(pair: Pair) -> None:
 
 
 async def test_while_a_mesh_agent_serves_the_mesh_its_mail_is_its_own(pair: Pair) -> None:
-    """The inner agent runs in turns of the served one, with mail waiting behind it."""
+    """Mail waits behind the full queue of its conversation, and the turns before it do not take it."""
+    turns: list[TurnEvent] = []
     inner = pair.agent(lambda m, t: "inner")
-    serving = asyncio.create_task(MeshAgent(pair.a, inner, max_concurrency=1).serve())
-    await asyncio.sleep(0.05)
-    answers = await asyncio.gather(*(pair.b.ask("a", f"q{n}") for n in range(20)))
-    assert {a.content for a in answers} == {"inner"}
-    assert all("mesh_reply" not in m.text for seen in pair.seen for m in seen)
+    for n in range(6):
+        await pair.b.send("a", f"mail {n}", conversation="c")
+    await pair.lies(6)
+    serving = asyncio.create_task(MeshAgent(pair.a, inner, max_queue=1, on_turn=turns.append).serve())
+    async with asyncio.timeout(10):
+        while sum(len(t.messages) for t in turns if t.kind == "ended") < 6:
+            await asyncio.sleep(0.01)
+    assert [m.content for t in turns if t.kind == "ended" for m in t.messages] == [f"mail {n}" for n in range(6)]
+    assert len(pair.seen) > 1
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     ask = await pair.asks("now?", timeout=60)
