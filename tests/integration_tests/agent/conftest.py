@@ -12,20 +12,22 @@ import pytest
 import pytest_asyncio
 
 from chatixia_langchain import InboundPolicy, LocalMesh, Mesh, MeshAgent
+from chatixia_langchain.testing import FakeMesh
 
 from ...support import sidecar_binary
 
-TRANSPORTS = ("memory", "sidecar", "aiortc", "mailbox")
-PATHS = {"memory": "memory", "sidecar": "channel", "aiortc": "channel", "mailbox": "mailbox"}
+TRANSPORTS = ("memory", "sidecar", "aiortc", "mailbox", "bad")
+PATHS = {"memory": "memory", "sidecar": "channel", "aiortc": "channel", "mailbox": "mailbox", "bad": "memory"}
+BAD: Any = {"loss": 0.1, "duplicate": 0.1, "delay": (0.0, 0.01), "seed": 11}  # a channel breaks at every tenth frame
 ALL_TOOLS = InboundPolicy(tools="all")
 
 
 class World:
     """A mesh over one transport. Names are used once, so that no test meets the leftovers of another."""
 
-    def __init__(self, transport: str, local: LocalMesh) -> None:
+    def __init__(self, transport: str, local: LocalMesh | FakeMesh) -> None:
         self.transport, self.path = transport, PATHS[transport]
-        self.streams = transport != "mailbox"  # there an answer comes whole
+        self.streams = transport not in ("mailbox", "bad")  # there an answer comes whole, or may
         self._local, self._numbers = local, itertools.count()
         self._tasks: list[asyncio.Task[None]] = []
         self._members: list[Mesh] = []
@@ -34,7 +36,7 @@ class World:
         """Members who all see each other; the name of each begins with the one given."""
         joined = [await self._local.join(f"{name}{next(self._numbers)}", **options) for name in names]
         self._members += joined
-        assert {mesh.transport_name for mesh in joined} == {self.transport}
+        assert {mesh.transport_name for mesh in joined} == {"memory" if self.transport == "bad" else self.transport}
         for one, other in itertools.permutations(joined, 2):
             await one.wait_for_peer(other.name, timeout=30)
         return joined
@@ -58,6 +60,11 @@ class World:
 
 @asynccontextmanager
 async def _open(transport: str) -> AsyncIterator[World]:
+    if transport == "bad":
+        async with FakeMesh("nobody", **BAD) as fake:
+            yield World(transport, fake)
+        assert fake.wire.breaks > 20, "it was bad"
+        return
     more = {"sidecar_binary": sidecar_binary()} if transport == "sidecar" else {}
     async with LocalMesh(transport=transport, **more) as local:
         yield World(transport, local)

@@ -1,4 +1,4 @@
-"""The same agents over every transport: memory, sidecars, aiortc, and the registry's mailbox alone."""
+"""The same agents over every transport: memory, sidecars, aiortc, the registry's mailbox alone, and a bad wire."""
 
 from __future__ import annotations
 
@@ -157,7 +157,10 @@ async def test_the_toolkit_does_what_it_says(world: World) -> None:
     assert await arrive("q")
     assert (await use("mesh_send", peer=peer.name, message="s")).startswith(f"Sent to {peer.name}")
     assert await arrive("s")
-    assert (await use("mesh_broadcast", message="b")).startswith("Sent to 2 agent(s)")
+    told = await use("mesh_broadcast", message="b")
+    assert told.startswith("Sent to ")
+    assert peer.name in told
+    assert other.name in told
     assert await arrive("b", "b")
     both = await use("mesh_ask_many", message="m", peers=[peer.name, other.name])
     assert both.count("noted m") == 2
@@ -225,7 +228,10 @@ async def test_a_peer_that_takes_too_long_is_told_to_stop(world: World) -> None:
 
 
 async def test_an_answer_is_read_while_it_is_written(world: World) -> None:
-    """The peer's model stops in the middle until its beginning was read here; by mailbox it comes whole."""
+    """The peer's model stops in the middle until its beginning was read here.
+
+    By mailbox the answer comes whole; over a bad wire any chunk may be lost, and the text is whole all the same.
+    """
     read_some = asyncio.Event()
     if not world.streams:
         read_some.set()
@@ -247,7 +253,7 @@ async def test_an_answer_is_read_while_it_is_written(world: World) -> None:
             read_some.set()
         reply = await stream.reply()
     assert "".join(chunks) == reply.content == "one two three four"
-    assert (len(chunks) > 1) is world.streams
+    assert (len(chunks) > 1) is world.streams or world.transport == "bad"
     read_some.set()
     mesh_tool = MeshTool(me, peer=peer)
     graph = agents.create_agent(asking(mesh_tool.name), [mesh_tool])
@@ -270,7 +276,8 @@ async def test_leaving_a_stream_stops_the_peer(world: World) -> None:
         return "never"
 
     me, peer = await world.pair(endless)
-    stream = me.ask_stream(peer, "x", timeout=WAIT_S)
+    # A cancel whose channel breaks under it is lost: then the peer stops when the time it was given is over.
+    stream = me.ask_stream(peer, "x", timeout=5 if world.transport == "bad" else WAIT_S)
     reading = asyncio.create_task(stream.__anext__())
     async with asyncio.timeout(WAIT_S):
         if world.streams:

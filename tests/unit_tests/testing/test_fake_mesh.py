@@ -240,3 +240,23 @@ with FakeMesh(peers={"peer": str.upper}) as mesh:
 print([m for m in ("langgraph", "langchain", "openai") if m in sys.modules])
 """
     assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60).strip() == "[]"
+
+
+async def test_members_see_each_others_cards() -> None:
+    async with FakeMesh(description="asks", skills=["ask"], peers={"plain": shout}) as mesh:
+        member = await mesh.join("peer", shout, description="shouts", skills=["shout"])
+        seen, back = mesh.peers["peer"], member.peers["me"]
+    assert (seen.description, [s["name"] for s in seen.skills]) == ("shouts", ["shout"])
+    assert (back.description, [s["name"] for s in back.skills]) == ("asks", ["ask"])
+    assert mesh.peers["plain"].description == ""
+
+
+async def test_a_streamed_answer_is_whole_over_a_bad_wire() -> None:
+    """Chunks are never sent again: what was lost comes with the reply, and nothing comes twice."""
+    text = " ".join(f"word{n}" for n in range(40))
+    async with FakeMesh(peers={"peer": ScriptedChat(rule=lambda m, t: text, delay_s=0.002)}, **BAD) as mesh:
+        for _ in range(5):
+            async with mesh.ask_stream("peer", "x") as stream:
+                said = [chunk.text async for chunk in stream]
+                assert "".join(said) == text == (await stream.reply()).content
+    assert mesh.wire.lost > 0
