@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from ..errors import MeshError
+from ..errors import MeshError, RemoteError
 from ..mesh.types import Incoming, Peer, Receipt, Reply
 
 Ending = Literal["length", "filter", ""]
@@ -17,6 +17,7 @@ Ending = Literal["length", "filter", ""]
 
 MAX_NAME_CHARS = 64  # what model providers take for tool and message names
 MAX_CARD_CHARS = 300  # of a peer's own description: enough to choose by, too short to preach
+MAX_FAULT_CHARS = 1000  # of a peer's own error: it may list what was wrong with several arguments
 
 
 # Models read </ PEER-MESSAGE> as the end of a fence too.
@@ -80,12 +81,13 @@ def peer_list(peers: Iterable[Peer]) -> str:
 
 
 def error(exc: MeshError) -> str:
-    """Say what went wrong, and whether trying again can help."""
+    """Say what went wrong, and whether trying again can help. The words of a peer are quoted: they are data too."""
+    says = quoted(exc.message, MAX_FAULT_CHARS) if isinstance(exc, RemoteError) else exc.message
     again = "Trying again may help." if exc.retryable else "Trying again will not help."
     ran = {"yes": "The peer did run the request.", "no": "The peer did not run the request."}.get(
         exc.executed, "Whether the peer ran the request is unknown."
     )
-    return f"[{exc.code}] {exc.message}. {ran} {again}"
+    return f"[{safe_name(exc.code)}] {says}. {ran} {again}"
 
 
 def waits_for_human(peer: str, values: Iterable[object]) -> str:
