@@ -30,7 +30,10 @@ class Requests:
         self.core, self.out = core, out
 
     def target(self, peer: str) -> PeerState:
-        """The state of a peer that is about to be written to. Raises MeshClosed, ValueError, PeerUnreachable."""
+        """The state of a peer that is about to be written to.
+
+        Raises MeshClosed, ValueError, PeerUnreachable.
+        """
         core = self.core
         if core.closing:
             raise MeshClosed(f"the mesh of {core.name!r} is closed", executed="no")
@@ -53,7 +56,7 @@ class Requests:
 
     async def _traced(self, peer: str, content: str, turn: Turn | None, sink: Any, **options: Any) -> Reply:
         with ask_span(peer, "" if turn is None else turn.trace) as span:
-            reply = await self._ask(peer, content, turn, sink, header=span.header, **options)
+            reply = await self._ask(peer, content, turn, sink, span.header, **options)
             span.answered(reply)
             return reply
 
@@ -63,11 +66,16 @@ class Requests:
         content: str,
         turn: Turn | None,
         sink: Any,
+        header: str = "",
         *,
         timeout: float | None = None,
         message_id: str | None = None,
         conversation: str | None = None,
-        **parts: Any,
+        skill: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        hops: int | None = None,
+        chain: Iterable[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Reply:
         core = self.core
         to = self.target(peer)
@@ -78,56 +86,43 @@ class Requests:
         if id_ in core.pending:
             raise ValueError(f"message id {id_!r} waits for a reply already")
         conversation = conversation or id_
-        body = self._request(id_, peer, content, turn, conversation, wait_s, sink is not None, **parts)
+        place = place_of(turn, core.name, hops, chain)
+        run = langsmith_run()
+        if run:
+            meta = {**(meta or {}), LANGSMITH: run}
+        body = frames.message(
+            "request", id_, core.name, peer, content,
+            conversation=conversation, epoch=core.ids.epoch, ttl_s=wait_s, place=place, stream=sink is not None,
+            trace=header or child(place.trace), skill=skill, arguments=arguments, meta=meta,
+        )  # fmt: skip
         self._check_size(to, body)
         started = core.now()
         deadline = started + wait_s
         if to.room_waiters or not to.session.outbox.has_room(len(body)):
             await self._room_to_ask(to, len(body), deadline, wait_s)
-        answer: asyncio.Future[tuple[Frame, str]] = core.loop.create_future()
-        core.pending.add(Waiting(id_, peer, started, deadline, answer, sink))
-        try:
-            self.out.submit(to, Entry(id_, body, "request", started, deadline))
-            core.wake(deadline)
-            frame, path = await answer
-        except BaseException:
-            if id_ in core.pending:  # cancelled by the caller
-                self.out.abandon(to, id_)
-            raise
+        frame, path = await self._exchange(to, id_, body, started, deadline, sink)
         part = frame.mesh
-        meta = part.meta if part is not None and part.meta else {}
-        reply = Reply(frame.text(), peer, conversation, id_, path, core.now() - started, meta)
+        said = part.meta if part is not None and part.meta else {}
+        reply = Reply(frame.text(), peer, conversation, id_, path, core.now() - started, said)
         if turn is not None:
             turn.spent.add_peer(peer, reply.usage)
         return reply
 
-    def _request(
-        self,
-        id_: str,
-        peer: str,
-        content: str,
-        turn: Turn | None,
-        conversation: str,
-        ttl_s: float,
-        stream: bool,
-        *,
-        header: str = "",
-        skill: str | None = None,
-        arguments: Mapping[str, Any] | None = None,
-        hops: int | None = None,
-        chain: Iterable[str] | None = None,
-        meta: Mapping[str, Any] | None = None,
-    ) -> bytes:
+    async def _exchange(
+        self, to: PeerState, id_: str, body: bytes, started: float, deadline: float, sink: Any
+    ) -> tuple[Frame, str]:
+        """Send a request and wait for what answers it, and the path it came by."""
         core = self.core
-        place = place_of(turn, core.name, hops, chain)
-        run = langsmith_run()
-        if run:
-            meta = {**(meta or {}), LANGSMITH: run}
-        return frames.message(
-            "request", id_, core.name, peer, content,
-            conversation=conversation, epoch=core.ids.epoch, ttl_s=ttl_s, place=place, stream=stream,
-            trace=header or child(place.trace), skill=skill, arguments=arguments, meta=meta,
-        )  # fmt: skip
+        answer: asyncio.Future[tuple[Frame, str]] = core.loop.create_future()
+        core.pending.add(Waiting(id_, to.id, started, deadline, answer, sink))
+        try:
+            self.out.submit(to, Entry(id_, body, "request", started, deadline))
+            core.wake(deadline)
+            return await answer
+        except BaseException:
+            if id_ in core.pending:  # cancelled by the caller
+                self.out.abandon(to, id_)
+            raise
 
     async def _room_to_ask(self, to: PeerState, size: int, deadline: float, wait_s: float) -> None:
         try:

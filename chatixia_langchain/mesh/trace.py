@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from random import getrandbits
+from random import SystemRandom, getrandbits
 from typing import Any, Final
 
 from ..errors import MeshError
@@ -20,16 +20,19 @@ from .types import Incoming, Reply
 LANGSMITH: Final = "langsmith"
 """The key in `meta`."""
 
+_PROCESS: Final = f"{SystemRandom().getrandbits(64):016x}"
+"""The first half of the trace ids made here: with it one random number an ask is enough."""
+
 _FORM: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})\Z")
 
 
 def child(parent: str = "") -> str:
     """A `traceparent` below `parent`, with a span id of its own; the first of a new trace when `parent` is none."""
+    span = f"{getrandbits(64) | 1:016x}"  # zero is no id
     match = _FORM.match(parent) if parent else None
     if match is None:
-        ids = f"{getrandbits(192) | 1 << 64 | 1:048x}"  # neither of the two may be zero
-        return f"00-{ids[:32]}-{ids[32:]}-01"
-    return f"00-{match[1]}-{getrandbits(64) | 1:016x}-{match[3]}"
+        return f"00-{_PROCESS}{span}-{span}-01"
+    return f"00-{match[1]}-{span}-{match[3]}"
 
 
 def recording() -> bool:
