@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import builtins
 import contextlib
 import doctest
 import inspect
@@ -175,6 +176,24 @@ def test_every_python_block_belongs_to_a_section_that_is_run() -> None:
     """A block before the first heading, or one that the pattern misses, would not be run."""
     fences = len(re.findall(r"^\s*```\s*python", GUIDE.read_text(), re.MULTILINE))
     assert sum(len(section.blocks) for section in SECTIONS) == fences > 30
+
+
+GIVEN = {"model", "key", "librarian"}  # what the text says that a reader has
+
+
+@pytest.mark.parametrize("section", [pytest.param(s, id=s.title) for s in SECTIONS if s.blocks])
+def test_a_section_brings_the_names_that_it_uses(section: Section) -> None:
+    """A reader has no prelude: what a block uses is imported or made in this section, where it can be seen."""
+    used, made = set(), set(dir(builtins))
+    for block in section.blocks:
+        for node in ast.walk(compile(block.code, "block", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)):
+            if isinstance(node, ast.Name):
+                (used if isinstance(node.ctx, ast.Load) else made).add(node.id)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                made |= {alias.asname or alias.name for alias in node.names}
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.arg | ast.ExceptHandler):
+                made.add(node.arg if isinstance(node, ast.arg) else node.name or "")
+    assert used - made <= GIVEN
 
 
 async def test_the_first_use_in_the_readme_runs_as_written(server: OpenAIServer) -> None:
