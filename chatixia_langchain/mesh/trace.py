@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from random import SystemRandom, getrandbits
+from random import Random, SystemRandom
 from typing import Any, Final
 
 from ..errors import MeshError
@@ -22,13 +22,14 @@ LANGSMITH: Final = "langsmith"
 
 _PROCESS: Final = f"{SystemRandom().getrandbits(64):016x}"
 """The first half of the trace ids made here: with it one random number an ask is enough."""
+_random_bits: Final = Random(SystemRandom().getrandbits(128)).getrandbits  # not the shared one, which programs seed
 
 _FORM: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})\Z")
 
 
 def child(parent: str = "") -> str:
     """A `traceparent` below `parent`, with a span id of its own; the first of a new trace when `parent` is none."""
-    span = f"{getrandbits(64) | 1:016x}"  # zero is no id
+    span = f"{_random_bits(64) | 1:016x}"  # zero is no id
     match = _FORM.match(parent) if parent else None
     if match is None:
         return f"00-{_PROCESS}{span}-{span}-01"

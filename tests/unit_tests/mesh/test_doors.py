@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,3 +229,21 @@ async def test_a_listener_cancelled_as_a_message_comes_ends_quietly_and_loses_no
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert await feed.get(Taker(feed, lambda _work: None)) == "hello"
+
+
+async def test_the_state_folder_is_made_for_its_user_alone(
+    members: Members, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = tmp_path / "deep" / "state"
+    await members.join("a", state_dir=str(made))
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert not caplog.messages
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    await members.join("b", state_dir=str(shared))
+    assert shared.stat().st_mode & 0o777 == 0o755  # it is the user's own folder
+    assert str(shared) in caplog.text
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        await members.join("c", state_dir=str(tmp_path / "file"))
+    assert "c" not in members.hub.members
