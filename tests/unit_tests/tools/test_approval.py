@@ -13,10 +13,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
-from chatixia_langchain import ChatLoop, MeshAgent, MeshTool
+from chatixia_langchain import ChatLoop, MeshAgent, MeshTool, Reply
 from chatixia_langchain.agent.policy import InboundPolicy
 from chatixia_langchain.testing import ScriptedChat, ask_then_answer
-from chatixia_langchain.tools.approval import RemoteInterrupted
+from chatixia_langchain.tools.approval import RemoteInterrupted, resume
 from chatixia_langchain.tools.remote_agent import RemoteAgent
 
 from .conftest import Far
@@ -219,6 +219,17 @@ async def test_a_program_without_a_graph_can_decide_by_hand(far: Far) -> None:
     assert end.done == []
     with pytest.raises(TypeError):
         paused.resume({wanted.id: object()})
+
+
+def test_the_id_of_a_decision_is_that_of_its_question_and_its_values() -> None:
+    """Older langgraph gives each interrupt of a node one id: the same word twice must not be taken for a repeat."""
+    first, later = (Reply("", "b", "c", id_, "memory") for id_ in ("m1", "m2"))
+    made = [resume(first, "m1", {"i": 1}), resume(first, "m1", {"i": 1}), resume(first, "m1", {"i": 2})]
+    made.append(resume(later, "m1", {"i": 1}))
+    ids = [m["message_id"] for m in made]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+    assert {m["meta"]["resume"]["of"] for m in made} == {"m1"}
 
 
 async def test_a_graph_without_a_thread_cannot_wait(far: Far) -> None:
