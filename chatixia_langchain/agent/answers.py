@@ -11,7 +11,7 @@ from ..mesh.budget import Usage
 from ..mesh.mesh import Mesh
 from ..mesh.types import Incoming
 from . import text
-from .lane import HELD_MARGIN_S, held
+from .lane import HELD_MARGIN_S, fail_held
 from .paused import Paused, Pauses
 from .policy import InboundPolicy
 from .supervisor import for_peer
@@ -85,7 +85,7 @@ class Answers:
             async with asyncio.timeout(max(0.0, request.ttl_s - HELD_MARGIN_S)):
                 await request.cancelled.wait()
         except TimeoutError:
-            await request.fail(held())  # does nothing once it was answered
+            await fail_held(request)  # does nothing once it was answered
         if self._owed.get(thread) is request:
             del self._owed[thread]
             self._pauses.waiting(thread, False)

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable
 
 from ..mesh.types import RemoteInterrupt
 from .history import History
@@ -54,7 +54,9 @@ class GraphRunner:
             from langgraph.types import Command
 
             given = Command(resume=dict(job.resume))
-        result = await _run(self._graph, given, job)
+        # "sync": what a step did is on disk before the next begins. Else a tool could act, the process die, and the
+        # same message come again as one that nobody knows.
+        result = await _run(self._graph, given, job, durability="sync")
         if not _is_paused(result):
             return Outcome(answer_text(result))
         # Of several questions only some may have been answered: the checkpointer has those that are open.
@@ -84,9 +86,10 @@ class StatelessGraph:
         return Outcome(answer)
 
 
-async def _run(graph: Any, given: Any, job: Job) -> Any:
-    config: RunnableConfig = job.config
-    return await (graph.ainvoke(given, config) if job.emit is None else stream_graph(graph, given, config, job.emit))
+async def _run(graph: Any, given: Any, job: Job, **how: Any) -> Any:
+    if job.emit is None:
+        return await graph.ainvoke(given, job.config, **how)
+    return await stream_graph(graph, given, job.config, job.emit, **how)
 
 
 def _is_paused(result: Any) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 
 from ..errors import Busy, MeshError
 from ..mesh.types import Incoming
+
+logger = logging.getLogger(__name__)
 
 MAX_BATCH = 32  # messages of one turn: more would not fit a model's attention
 MAX_DECISIONS = 8  # that wait at once; each is one question to one human, further ones are refused as busy
@@ -151,13 +154,16 @@ class Lane:
         self._waiting = deque(w for w in self._waiting if w not in over)
         self._room.set()
         for _, request in over:
-            await request.fail(held())
+            await fail_held(request)
 
 
-def held() -> MeshError:
-    """The error of a request that waited in vain."""
+async def fail_held(request: Incoming) -> None:
+    """Fail a request that waited in vain for a decision."""
     why = "the conversation waits for a human's decision, and did for as long as the request may wait"
-    return MeshError(why, code="held", executed="no")
+    try:
+        await request.fail(MeshError(why, code="held", executed="no"))
+    except MeshError as exc:  # the mesh is closed: nobody can be told
+        logger.info("held, and not told peer=%s id=%s: %s", request.peer, request.message_id, exc)
 
 
 def _now() -> float:

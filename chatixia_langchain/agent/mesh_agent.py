@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import Busy, MeshError
+from ..errors import Busy, MeshClosed, MeshError
 from ..mesh.mesh import Mesh
 from ..mesh.types import Incoming
 from .answers import LOCAL, Answers
@@ -113,6 +113,7 @@ class MeshAgent:
         self._limits = (max_concurrency, max_queue)
         self._skills = SkillChecks(mesh.config.skills)
         self._router: Router | None = None
+        self._deciding: set[asyncio.Future[str]] = set()  # calls of `resume` that wait: the lanes bound them
 
     def thread_id(self, peer: str, conversation: str) -> str:
         """The `thread_id` that a peer's conversation has in the agent's checkpointer."""
@@ -145,8 +146,12 @@ class MeshAgent:
             why = f"conversation {conversation!r} of {peer!r} waits for no decision"
             raise MeshError(why, code="refused", executed="no")
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        await router.feed(_decision(paused, values, done))
-        return await done
+        self._deciding.add(done)
+        try:
+            await router.feed(_decision(paused, values, done))
+            return await done
+        finally:
+            self._deciding.discard(done)
 
     async def _serve(self) -> None:
         concurrency, queue = self._limits
@@ -164,6 +169,11 @@ class MeshAgent:
             self._router = None
             await router.aclose()
             await self._serving.answers.aclose()
+            for done in self._deciding:
+                if not done.done():
+                    done.set_exception(
+                        MeshClosed("the agent stopped serving before the turn ended", executed="unknown")
+                    )
             if self._file is not None:
                 await self._file.close()
 

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import MeshError
 from ..mesh.types import MAX_INTERRUPTS, Incoming, RemoteInterrupt
 from .database import Database
+from .history import History
 
 MAX_PAUSED = 1024  # conversations in the list; past it the oldest leaves the list, and stays paused in its checkpoint
 MAX_RESUMED = 8192  # decisions remembered; a repeat comes within the time of its request, not thousands later
@@ -52,6 +53,12 @@ class Paused:
             hops=message.hops,
             chain=message.chain,
         )
+
+    @classmethod
+    def found(cls, peer: str, conversation: str, history: History) -> Paused:
+        """The pause that a thread is found with."""
+        asked = bool(history.last.get("asked"))
+        return cls(peer, conversation, history.last_id, history.interrupts, asked=asked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from .answers import Answers
 from .history import History, human
 from .outcome import Job, Outcome, Runner
 from .paused import Paused, Pauses
+from .streaming import Emit
 from .supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class Serving:
             [human(m) for m in work.batch] if work.resume is None else [],
             config,
             work.history,
-            listener.chunk if listener is not None else None,
+            _emit_to(listener) if listener is not None else None,
             work.resume,
         )
 
@@ -146,13 +147,25 @@ class Serving:
 
     async def _paused(self, work: _Work, outcome: Outcome) -> Paused:
         """Note a pause: of a new message, or again of the one that was paused before."""
-        before = self._pauses.get(work.thread) if work.resume is not None else None
-        if before is None:
+        if work.resume is None:
             paused = Paused.of(work.last, outcome.interrupts)
         else:
-            paused = replace(before, interrupts=outcome.interrupts)
+            paused = self._pauses.get(work.thread) or Paused.found(work.last.peer, work.last.conversation, work.history)
+            paused = replace(paused, interrupts=outcome.interrupts)
         await self._pauses.put(work.thread, paused)
         return paused
+
+
+def _emit_to(listener: Incoming) -> Emit:
+    """Show text to whoever asked for it."""
+
+    async def emit(said: str, step: int) -> None:
+        try:
+            await listener.chunk(said, step)
+        except ValueError as exc:  # lone surrogates, say: the turn is not to blame, and its reply tells the peer
+            logger.warning("chunk not sent peer=%s id=%s: %s", listener.peer, listener.message_id, exc)
+
+    return emit
 
 
 async def _until(task: asyncio.Task[Outcome], last: Incoming) -> None:

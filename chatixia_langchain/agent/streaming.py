@@ -84,14 +84,14 @@ class OwnText(AsyncCallbackHandler):
             await self._emit(str(said), step)
 
 
-async def stream_graph(graph: Runnable[Any, Any], given: Any, config: RunnableConfig, emit: Emit) -> Any:
+async def stream_graph(graph: Runnable[Any, Any], given: Any, config: RunnableConfig, emit: Emit, **how: Any) -> Any:
     """Run a compiled graph, emit its own text, and return its last state, `__interrupt__` in it when it paused.
 
     The mode "messages" is asked for because it makes models stream; the text itself comes by the callback, which also
     knows what runs below a tool.
     """
     callbacks = [*_callbacks(config), OwnText(emit)]
-    parts: Any = graph.astream(given, {**config, "callbacks": callbacks}, stream_mode=["messages", "values"])
+    parts: Any = graph.astream(given, {**config, "callbacks": callbacks}, stream_mode=["messages", "values"], **how)
     state: Any = {}
     async with aclosing(parts):
         async for mode, part in parts:

@@ -45,10 +45,14 @@ class Turns:
 
     async def again(self, thread: str, request: Incoming) -> bool:
         """See `Router`."""
-        history = await self._runner.look(thread)
-        if not _repeats(request, history):
-            return False
-        await self._again(thread, request, history, request.message_id)
+        try:
+            history = await self._runner.look(thread)
+            if not _repeats(request, history):
+                return False
+            await self._again(thread, request, history, request.message_id)
+        except Exception as exc:
+            logger.exception("no answer peer=%s id=%s", request.peer, request.message_id)
+            await self._answers.failed(thread, request, exc)
         return True
 
     async def pause(self, thread: str, peer: str, conversation: str) -> Paused | None:
@@ -59,8 +63,7 @@ class Turns:
             return None
         known = self._pauses.get(thread)
         if known is None or known.message_id != history.last_id or known.interrupts != history.interrupts:
-            asked = bool(history.last.get("asked"))
-            known = Paused(peer, conversation, history.last_id, history.interrupts, asked=asked)
+            known = Paused.found(peer, conversation, history)
             await self._pauses.put(thread, known)
         return known
 

@@ -264,3 +264,44 @@ async def test_a_graph_that_cannot_go_on_says_so_here_and_fails_there(
             await a.ask("b", "delete x")
     assert caught.value.code == "handler_failed"
     assert "has no checkpointer" in caplog.text
+
+
+async def test_a_decision_that_an_ending_agent_leaves_behind_is_told(pair: tuple[Mesh, Mesh]) -> None:
+    a, b = pair
+    started = asyncio.Event()
+
+    @tool
+    async def delete(what: str) -> str:
+        """Delete something."""
+        types.interrupt("sure?")
+        started.set()
+        await asyncio.sleep(60)
+        return "never"
+
+    graph = agents.create_agent(ScriptedChat(rule=deletes), [delete], checkpointer=memory.InMemorySaver())
+    async with served(b, graph, policy=ALL) as agent:
+        paused = await a.ask("b", "delete x", conversation="c")
+        deciding = asyncio.create_task(agent.resume("a", "c", all_of(paused, "yes")))
+        await asyncio.wait_for(started.wait(), 5)
+    with pytest.raises(MeshError, match="stopped serving"):
+        await asyncio.wait_for(deciding, 5)
+    with pytest.raises(MeshError, match="not serving"):
+        await agent.resume("a", "c", {})
+
+
+async def test_a_checkpointer_that_breaks_fails_the_request_and_not_the_agent(pair: tuple[Mesh, Mesh]) -> None:
+    a, b = pair
+    saver = memory.InMemorySaver()
+    graph = Desk().graph(saver)
+    works = saver.aget_tuple
+    async with served(b, graph, policy=ALL):
+
+        async def broken(config: Any) -> Any:
+            raise OSError("disk full")
+
+        saver.aget_tuple = broken
+        with pytest.raises(MeshError) as caught:
+            await a.ask("b", "hi", conversation="c", timeout=5)
+        assert "disk" not in str(caught.value)
+        saver.aget_tuple = works
+        assert (await a.ask("b", "hi", conversation="c", timeout=5)).content == "heard hi"
