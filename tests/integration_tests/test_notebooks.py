@@ -7,6 +7,7 @@ Where an output differs from run to run (times, pictures) the cell has the tag `
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from chatixia_langchain.testing import OpenAIServer
 from tests.support import sidecar_binary
 
 nbformat = pytest.importorskip("nbformat")
@@ -29,18 +31,18 @@ KEPT = {"output_type", "name", "text", "data"}  # of an output: no counts, no me
 
 pytestmark = [
     pytest.mark.sidecar,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     # jupyter's own: it looks for its old folders, and closes its sockets when they are collected
     pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter.*", "ignore::ResourceWarning"),
 ]
 
 
-def executed(path: Path, binary: str) -> Any:
+def executed(path: Path, binary: str, **more: str) -> Any:
     """The notebook after a run in a kernel of its own; a cell that raises is a failure that shows the cell."""
     book = nbformat.read(path, as_version=4)
     env = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)} | {"SIDECAR_BINARY": binary}
-    client = nbclient.NotebookClient(book, timeout=90, kernel_name="python3", record_timing=False)
-    client.execute(env=env | {"PYTHONWARNINGS": "default"})
+    client = nbclient.NotebookClient(book, timeout=120, kernel_name="python3", record_timing=False)
+    client.execute(env=env | {"PYTHONWARNINGS": "default"} | more)
     book.metadata["language_info"] = {"name": "python"}  # else the version of this interpreter
     return book
 
@@ -81,6 +83,29 @@ def test_a_notebook_gives_its_committed_outputs(path: Path) -> None:
             assert outputs(old) == outputs(new), old.source
             compared += bool(outputs(new))
     assert compared > 3
+
+
+def asks_once(body: dict[str, Any]) -> dict[str, Any]:
+    """A model for any notebook: asks one agent, and tells what it said."""
+    last = body["messages"][-1]
+    names = [tool["function"]["name"] for tool in body.get("tools", ())]
+    if last["role"] == "tool" or not names:
+        return {"role": "assistant", "content": f"the model says: {last['content']}"}
+    name = "mesh_ask" if "mesh_ask" in names else names[0]
+    call = {"name": name, "arguments": json.dumps({"peer": "critic", "message": "gulls?"})}
+    return {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": call}]}
+
+
+@pytest.mark.parametrize("path", BOOKS[:2], ids=[path.stem for path in BOOKS[:2]])
+def test_a_notebook_runs_on_a_model(path: Path) -> None:
+    """With a key a real model takes the place of the script: here one that is chosen by OPENAI_BASE_URL."""
+    pytest.importorskip("langchain_openai")
+    with OpenAIServer(asks_once) as server:
+        settings = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": server.url, "NO_PROXY": "127.0.0.1"}
+        book = executed(path, sidecar_binary(), **settings)
+        said = "".join(o["text"] for cell in book.cells if cell.cell_type == "code" for o in outputs(cell))
+        assert "the model says: the model says: " in said
+        assert len(server.requests) > 2
 
 
 def metadata(output: dict[str, Any]) -> dict[str, Any]:
