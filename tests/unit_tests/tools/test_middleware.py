@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,8 +19,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from chatixia_langchain import InboundPolicy, Incoming, LocalMesh, Mesh, MeshAgent
 from chatixia_langchain.testing import ScriptedChat
+from chatixia_langchain.tools import per_peer
 from chatixia_langchain.tools.middleware import MeshMiddleware
 from chatixia_langchain.tools.per_peer import PeerTools, tool_name
+from chatixia_langchain.transport.memory import MemoryHub
 
 Rule = Callable[[list[BaseMessage], tuple[str, ...]], AIMessage | str]
 
@@ -290,6 +293,50 @@ async def test_a_peer_that_names_itself_after_anothers_tool_gets_neither(local: 
     tools = PeerTools(a, None)
     assert tools.offered(()) == []
     assert tools.find(tool_name("x.y")) is None
+
+
+async def test_the_number_of_peers_tools_is_bounded(local: LocalMesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past it peers are asked by name: providers refuse a request with too many tools."""
+    monkeypatch.setattr(per_peer, "MAX_PEER_TOOLS", 2)
+    a = await local.join("a")
+    for name in "bcd":
+        await local.join(name)
+        await a.wait_for_peer(name)
+    tools = PeerTools(a, None)
+    assert [t.name for t in tools.offered(())] == ["ask_b", "ask_c"]
+    assert tools.find("ask_d") is not None
+
+
+async def test_what_a_peer_says_of_itself_reaches_the_tool_as_it_changes(local: LocalMesh) -> None:
+    a, b = await local.join("a"), await local.join("b", description="draws")
+    await a.wait_for_peer("b")
+    tools = PeerTools(a, None)
+    (before,) = tools.offered(())
+    assert '"draws"' in before.description
+    assert tools.offered(())[0] is before, "made once for one card"
+    await b.aclose()
+    await _offline(a, "b")
+    await local.join("b", description="sums")
+    async with asyncio.timeout(10):
+        while not (now := tools.offered(())) or '"sums"' not in now[0].description:
+            await asyncio.sleep(0.01)
+
+
+def test_an_agent_in_plain_sync_code() -> None:
+    hub = MemoryHub()
+    with Mesh("b", transport=hub.transport("b")) as b, Mesh("a", transport=hub.transport("a")) as a:
+
+        async def echo(message: Incoming) -> str:
+            return f"echo: {message.content}"
+
+        threading.Thread(target=lambda: b.call_sync(MeshAgent(b, echo).serve), daemon=True).start()
+        a.sync.wait_for_peer("b")
+        a.sync.delivered(b.sync.send("a", "by the way"))
+        agent = create_agent(calls_once("ask_b", message="hi"), middleware=[MeshMiddleware(a, per_peer_tools=True)])
+        result = agent.invoke({"messages": [HumanMessage("go")]})
+        assert [m.type for m in result["messages"]] == ["human", "human", "ai", "tool", "ai"]
+        assert "by the way" in result["messages"][1].text
+        assert result["messages"][-1].text == "[success] echo: hi"
 
 
 async def test_tasks_live_in_the_graphs_state_and_survive_a_new_agent(local: LocalMesh) -> None:

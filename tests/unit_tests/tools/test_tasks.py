@@ -149,6 +149,21 @@ async def test_what_cannot_be_sent_is_said_at_once(worker: Worker, peer: str) ->
     assert await tools["list_tasks"].ainvoke({}) == "There are no such tasks."
 
 
+async def test_a_text_that_is_too_big_is_said_at_once_and_a_task_that_is_too_slow_when_it_is_looked_at(
+    worker: Worker,
+) -> None:
+    tools = tools_of(worker.a, task_timeout=2)
+    start = tools["start_task"]
+    result = await start.ainvoke(call(start, peer="b", description="x" * 300_000))
+    assert result.content.startswith("[message_too_big]")
+    id_ = await started(tools, "slow")
+    await worker.until(1)
+    assert "error. [timeout]" in (await look(tools, id_)).content
+    async with asyncio.timeout(10):
+        while worker.stopped != ["slow"]:  # its work is stopped
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("name", ["check_task", "update_task", "cancel_task"])
 async def test_an_unknown_task_is_named(worker: Worker, name: str) -> None:
     tools = tools_of(worker.a)
@@ -243,6 +258,22 @@ async def test_a_sync_caller_has_the_same_door(worker: Worker) -> None:
     await worker.until(1)
     with pytest.raises(RuntimeError, match="own loop"):
         tools["list_tasks"].invoke({})
+
+
+async def test_many_threads_and_loops_start_tasks_at_once(worker: Worker) -> None:
+    """As many as are allowed, from threads and from loops of their own; each is run once and can be looked at."""
+    tools = tools_of(worker.a)
+    start, args = tools["start_task"], [{"peer": "b", "description": f"job {n}"} for n in range(tasks.MAX_RUNNING)]
+    sync = [asyncio.to_thread(start.invoke, a) for a in args[::2]]
+    loops = [asyncio.to_thread(lambda a=a: asyncio.run(start.ainvoke(a))) for a in args[1::2]]
+    said = await asyncio.gather(*sync, *loops)
+    assert all("is started" in s for s in said)
+    assert (await start.ainvoke(call(start, peer="b", description="more"))).content.startswith("[busy]")
+    worker.go.set()
+    for line in (await tools["list_tasks"].ainvoke({})).splitlines():
+        id_ = line.split()[1]
+        assert "success" in (await look(tools, id_)).content
+    assert len(worker.began) == tasks.MAX_RUNNING
 
 
 def record(id_: str, **fields: Any) -> MeshTask:
