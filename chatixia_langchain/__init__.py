@@ -56,6 +56,8 @@ _WHERE = {
     "Usage": ".mesh.budget",
 }
 
+_EXTRAS = {"MeshMiddleware": "agents"}  # what needs more than the base install
+
 __all__ = [
     "ChatLoop",
     "InboundPolicy",
@@ -82,7 +84,13 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in _WHERE:
-        return getattr(import_module(_WHERE[name], __name__), name)
+        try:
+            return getattr(import_module(_WHERE[name], __name__), name)
+        except ModuleNotFoundError as exc:
+            if name not in _EXTRAS:
+                raise
+            why = f"{name} needs {exc.name}: pip install 'chatixia-langchain[{_EXTRAS[name]}]'"
+            raise ImportError(why, name=exc.name) from exc
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

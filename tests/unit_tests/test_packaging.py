@@ -129,7 +129,10 @@ def test_sdist_builds_the_same_wheel(sdist: Path, pure_wheel: Path, tmp_path: Pa
 
 
 def test_base_install_imports_without_extras(bare_bin: Path, tmp_path: Path) -> None:
-    code = "import chatixia_langchain as c; [getattr(c, n) for n in c.__all__]; print(c.__version__, c.__file__)"
+    code = (
+        "import chatixia_langchain as c; [getattr(c, n) for n in c.__all__ if n not in c._EXTRAS]; "
+        "print(c.__version__, c.__file__)"
+    )
     done = run(bare_bin / "python", "-c", code, cwd=tmp_path)
     version, _, where = done.stdout.strip().partition(" ")
     assert version == chatixia_langchain.__version__
@@ -156,6 +159,13 @@ def test_doctor_says_that_no_transport_is_there(bare_bin: Path, tmp_path: Path) 
     assert "FAIL transport" in done.stdout
     assert "pip install 'chatixia-langchain[aiortc]'" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_name_that_needs_an_extra_says_which(bare_bin: Path, tmp_path: Path) -> None:
+    argv = [bare_bin / "python", "-c", "from chatixia_langchain import MeshMiddleware"]
+    done = subprocess.run(argv, cwd=tmp_path, env=BARE, capture_output=True, text=True, timeout=60, check=False)
+    said = "ImportError: MeshMiddleware needs langchain: pip install 'chatixia-langchain[agents]'"
+    assert done.stderr.rstrip().endswith(said)
 
 
 def test_missing_extra_names_the_pip_command(bare_bin: Path, tmp_path: Path) -> None:
