@@ -15,7 +15,7 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from ..errors import MeshError
+from ..errors import MeshError, RemoteError
 from ..mesh.context import Turn, current_turn
 from ..mesh.types import Incoming
 from .budget_ledger import BudgetLedger
@@ -83,5 +83,11 @@ class Supervisor:
 
 
 def for_peer(error: BaseException) -> MeshError | None:
-    """The error of a turn as the peer may read it, None when it is none of its business."""
-    return error if isinstance(error, MeshError) and error.code in OUR_REFUSALS else None
+    """The error that ended a turn as the peer may read it, None when it is none of its business.
+
+    Whatever it was refused, the turn did run; and what a third agent wrote is not passed on.
+    """
+    if not isinstance(error, MeshError) or error.code not in OUR_REFUSALS:
+        return None
+    why = "an agent that was asked on the way refused" if isinstance(error, RemoteError) else error.message
+    return MeshError(why, code=error.code, executed="yes")
