@@ -5,14 +5,15 @@
 - per peer: turns per minute, whatever roots they name;
 - per conversation: the same text again and again.
 
-All tables are bounded, and what was used least recently is forgotten: forgetting a root takes more fresh roots than
-the limit per peer lets one peer name within minutes.
+All tables are bounded, and what was used least recently is forgotten. What is refused is not noted: to make us forget
+a root takes more fresh roots than the limit per peer lets one peer name within an hour.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -61,27 +62,48 @@ class BudgetLedger:
         self._rates: OrderedDict[str, _Rate] = OrderedDict()
         self._said: OrderedDict[tuple[str, str], _Said] = OrderedDict()
 
-    def admit(self, message: Incoming, now: float, *, joins: bool = False) -> MeshError | None:
-        """Count the turn that `message` starts, or say why it may not start one: then nothing is counted.
+    def admit(self, batch: Sequence[Incoming], now: float) -> tuple[list[Incoming], list[tuple[Incoming, MeshError]]]:
+        """Sort the messages of one turn into those that start it and those refused, each with why.
 
-        `joins`: it shares the turn of a message that was admitted just before, so only its text is looked at.
+        The turn counts once for the peer, and once for each root request in it; what is refused counts for nothing.
         """
-        said, rate, root = self._text(message, now), self._rate(message.peer, now), self._root(message, now)
+        taken: list[Incoming] = []
+        refused: list[tuple[Incoming, MeshError]] = []
+        roots: set[str] = set()
+        for message in batch:
+            why = self._take(message, now, roots)
+            if why is None:
+                taken.append(message)
+            else:
+                refused.append((message, why))
+        return taken, refused
+
+    def _take(self, message: Incoming, now: float, roots: set[str]) -> MeshError | None:
+        """Count a message, or say why not. `roots`: those that the turn was counted for already."""
+        name, place = root_of(message), (message.peer, message.conversation)
+        said, rate = self._text(message, place, now), self._rate(message.peer, now)
+        root = self._roots.get(name) or _Root(now)
         refused = self._repeated(message, said)
-        if refused is None and not joins:
-            refused = self._over_rate(message, rate) or self._over_budget(message, root, now)
-            if refused is None:
-                rate.left -= 1
-                root.turns += 1
-        if refused is None and said is not None:
+        if refused is None and not roots:
+            refused = self._over_rate(message, rate)
+        if refused is None and name not in roots:
+            refused = self._over_budget(message, root, now)
+        if refused is not None:
+            return refused
+        rate.left -= not roots
+        root.turns += name not in roots
+        roots.add(name)
+        _keep(self._roots, name, root, MAX_ROOTS)
+        if said is not None:
             said.times += 1
-        return refused
+            _keep(self._said, place, said, MAX_CONVERSATIONS)
+        return None
 
     def budget(self, message: Incoming, now: float) -> Budget:
         """What the root request of a message that was just admitted had left: the least of what the asker says and
         what we count. Its own turn is not taken off yet.
         """
-        root, asked, policy = self._root(message, now), message.budget, self._policy
+        root, asked, policy = self._roots.get(root_of(message)) or _Root(now, 1), message.budget, self._policy
         turns, tokens = policy.max_turns - root.turns + 1, policy.max_tokens - root.tokens
         ms = int((policy.max_seconds - (now - root.began)) * 1000)
         if asked is not None:
@@ -94,22 +116,20 @@ class BudgetLedger:
         if entry is not None:
             entry.tokens += tokens
 
-    def _root(self, message: Incoming, now: float) -> _Root:
-        return _entry(self._roots, root_of(message), _Root(now), MAX_ROOTS)
-
     def _rate(self, peer: str, now: float) -> _Rate:
         most = self._policy.max_turns_per_minute
-        rate = _entry(self._rates, peer, _Rate(most, now), MAX_PEERS)
+        rate = self._rates.get(peer) or _Rate(most, now)
+        _keep(self._rates, peer, rate, MAX_PEERS)
         rate.left, rate.at = min(most, rate.left + (now - rate.at) * most / 60), now
         return rate
 
-    def _text(self, message: Incoming, now: float) -> _Said | None:
+    def _text(self, message: Incoming, place: tuple[str, str], now: float) -> _Said | None:
         if "resume" in message.meta:  # the answer to a pause has no text of its own
             return None
         digest = hashlib.blake2b(f"{message.skill}\0{message.content}".encode("utf-8", "surrogatepass")).digest()
-        said = _entry(self._said, (message.peer, message.conversation), _Said(digest, 0, now), MAX_CONVERSATIONS)
-        if said.digest != digest or now - said.at > REPEAT_WINDOW_S:
-            said.digest, said.times = digest, 0
+        said = self._said.get(place)
+        if said is None or said.digest != digest or now - said.at > REPEAT_WINDOW_S:
+            return _Said(digest, 0, now)
         said.at = now  # of refused ones too: a loop that goes on stays refused
         return said
 
@@ -154,9 +174,8 @@ def _exceeded(message: Incoming, why: str) -> MeshError:
     return MeshError(f"the request {root_of(message)!r} has used {why}", code="budget_exceeded", executed="no")
 
 
-def _entry(table: OrderedDict[K, T], key: K, new: T, most: int) -> T:
-    entry = table.setdefault(key, new)
+def _keep(table: OrderedDict[K, T], key: K, entry: T, most: int) -> None:
+    table[key] = entry
     table.move_to_end(key)
     if len(table) > most:
         table.popitem(last=False)
-    return entry

@@ -51,15 +51,9 @@ class Supervisor:
 
     def admit(self, batch: Sequence[Incoming]) -> tuple[list[Incoming], list[tuple[Incoming, MeshError]]]:
         """Sort the messages of one turn into those that may start it and those refused, each with why."""
-        taken: list[Incoming] = []
-        refused: list[tuple[Incoming, MeshError]] = []
-        for message in batch:
-            why = self._ledger.admit(message, time.monotonic(), joins=bool(taken))
-            if why is None:
-                taken.append(message)
-            else:
-                logger.warning("refused peer=%s id=%s: %s", message.peer, message.message_id, why)
-                refused.append((message, why))
+        taken, refused = self._ledger.admit(batch, time.monotonic())
+        for message, why in refused:
+            logger.warning("refused peer=%s id=%s: %s", message.peer, message.message_id, why)
         return taken, refused
 
     @contextmanager
