@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 
 from ..agent import text
 from ..errors import MeshError
+from ..mesh.budget import Usage
 from ..mesh.types import Reply
-from .approval import RemoteInterrupted
+from .approval import ask_human, resume
 from .base import Call, Injected, artifact
 from .door import DoorTool
 
@@ -43,7 +44,8 @@ class MeshAskManyTool(DoorTool):
         has a `MeshToolArtifact` or `{"error", "retryable", "executed"}` for each peer.
 
     Within an agent:
-        With a quorum the agents that are not needed any more are told to stop.
+        With a quorum the agents that are not needed any more are told to stop. Where an agent waits for a human, this
+        graph asks its own: one peer after the other, and who answered at once is not asked again.
     """
 
     name: str = "mesh_ask_many"
@@ -53,7 +55,7 @@ class MeshAskManyTool(DoorTool):
     async def _work(
         self, arguments: dict[str, Any], runtime: Any, config: RunnableConfig | None
     ) -> tuple[str, dict[str, Any]]:
-        k = arguments.get("k")
+        call, k = Call.of(self.mesh.name, runtime, config), arguments.get("k")
         results = await self.mesh.ask_many(
             arguments["message"],
             to=self._named(arguments.get("peers")),
@@ -61,13 +63,34 @@ class MeshAskManyTool(DoorTool):
             k=MAX_ASKED if k is None else min(k, MAX_ASKED),
             quorum=arguments.get("quorum"),
             timeout=arguments.get("deadline_s"),
-            **Call.of(self.mesh.name, runtime, config).options(),
+            **call.options(),
         )
         if not results:
             raise MeshError(text.nobody_to_ask(arguments.get("skill")), code="peer_unreachable", executed="no")
-        told = {peer: _told(result) for peer, result in results.items()}
-        artifacts = {peer: _artifact(result) for peer, result in told.items()}
-        return text.answers(told, MAX_ANSWER_CHARS // len(told)), artifacts
+        artifacts: dict[str, Any] = {}
+        for peer, result in results.items():
+            results[peer], usage = await self._decided(result, call, arguments.get("deadline_s"))
+            artifacts[peer] = _artifact(results[peer], usage)
+        return text.answers(results, MAX_ANSWER_CHARS // len(results)), artifacts
+
+    async def _decided(
+        self, result: Reply | MeshError, call: Call, deadline_s: float | None
+    ) -> tuple[Reply | MeshError, Usage]:
+        """The answer once humans decided what the peer's agent waits for, and what it used.
+
+        Raises GraphInterrupt until they did: then this call runs again, and the peers answer again.
+        """
+        spent, of = Usage(), "" if isinstance(result, MeshError) else result.message_id
+        try:
+            while isinstance(result, Reply):
+                spent.add_peer(result.peer, result.usage)
+                if not result.interrupts:
+                    return result, spent.peers[result.peer]
+                values = ask_human(result, of, resumable=call.message_id is not None)
+                result = await self.mesh.ask(result.peer, "", timeout=deadline_s, **resume(result, of, values))
+        except MeshError as exc:  # nobody can be asked here, or the peer failed then: its own result, as any failure
+            result = exc
+        return result, Usage()
 
     def _named(self, peers: list[str] | None) -> list[str] | None:
         if peers is not None:
@@ -78,14 +101,7 @@ class MeshAskManyTool(DoorTool):
         return None if self.allow is None else [p.id for p in self._allowed() if p.state != "offline"]
 
 
-def _told(result: Reply | MeshError) -> Reply | MeshError:
-    """A reply that only says what its agent waits for is no answer."""
-    if isinstance(result, Reply) and result.interrupts:
-        return RemoteInterrupted(result, result.message_id)
-    return result
-
-
-def _artifact(result: Reply | MeshError) -> dict[str, Any]:
+def _artifact(result: Reply | MeshError, usage: Usage) -> dict[str, Any]:
     if isinstance(result, Reply):
-        return dict(artifact(result, result.usage))
+        return dict(artifact(result, usage))
     return {"error": result.code, "retryable": result.retryable, "executed": result.executed}

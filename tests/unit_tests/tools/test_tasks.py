@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.tools import BaseTool, tool
+from langchain_core.tools import BaseTool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command, interrupt
+from langgraph.types import Command
 
 from chatixia_langchain import ChatLoop, InboundPolicy, Incoming, LocalMesh, Mesh, MeshAgent, MeshToolkit
 from chatixia_langchain.mesh.budget import Usage
@@ -21,6 +21,8 @@ from chatixia_langchain.testing.fake_mesh import FakeMesh
 from chatixia_langchain.tools import task_tools, tasks
 from chatixia_langchain.tools.middleware import MeshMiddleware
 from chatixia_langchain.tools.tasks import MAX_RESULT_CHARS, MeshTask, TaskBook, TaskTable, merge_tasks
+
+from .desk import Desk
 
 
 class Worker:
@@ -318,28 +320,6 @@ def test_how_long_a_run_may_take_is_a_setting_of_the_toolkit(worker: Worker) -> 
     assert start.timeout_s == 5
 
 
-class Desk:
-    """A graph at `b` whose tool asks a human first."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-
-    def graph(self, questions: int = 1) -> Any:
-        @tool
-        def delete(what: str) -> str:
-            """Delete something."""
-            answers = [interrupt({"delete": what, "n": n}) for n in range(questions)]
-            self.done.append(what)
-            return f"deleted {what} after {answers}"
-
-        def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
-            if isinstance(messages[-1], ToolMessage):
-                return messages[-1].text
-            return AIMessage("", tool_calls=[{"name": "delete", "args": {"what": "x"}, "id": f"d{len(messages)}"}])
-
-        return create_agent(ScriptedChat(rule=rule), [delete], checkpointer=InMemorySaver())
-
-
 def start_then_check(task_id: Callable[[list[BaseMessage]], str]) -> ScriptedChat:
     """Starts one task, and looks at it until it runs no longer."""
 
@@ -359,8 +339,11 @@ def first_task(messages: list[BaseMessage]) -> str:
     return next((next(iter(m.artifact)) for m in messages if isinstance(m, ToolMessage)), "")
 
 
+@pytest.mark.parametrize("sync", [False, True])
 @pytest.mark.parametrize("questions", [1, 2])
-async def test_a_task_whose_agent_waits_for_a_human_pauses_the_graph_that_looks_at_it(questions: int) -> None:
+async def test_a_task_whose_agent_waits_for_a_human_pauses_the_graph_that_looks_at_it(
+    questions: int, sync: bool
+) -> None:
     """And goes on with the human's word, once; a second question is a second pause."""
     desk = Desk()
     async with LocalMesh(transport="memory") as local:
@@ -373,12 +356,17 @@ async def test_a_task_whose_agent_waits_for_a_human_pauses_the_graph_that_looks_
         def agent() -> Any:  # made anew for each step, as after a restart
             return create_agent(start_then_check(first_task), middleware=[MeshMiddleware(a)], checkpointer=saver)
 
-        result = await agent().ainvoke({"messages": [HumanMessage("go")]}, config)
+        def invoke(given: Any) -> Any:
+            if not sync:
+                return agent().ainvoke(given, config)
+            return asyncio.to_thread(agent().invoke, given, config)
+
+        result = await invoke({"messages": [HumanMessage("go")]})
         for n in range(questions):
             (asked,) = result["__interrupt__"]
             assert (asked.value["peer"], asked.value["value"]) == ("b", {"delete": "x", "n": n})
             assert desk.done == []
-            result = await agent().ainvoke(Command(resume=f"yes {n}"), config)
+            result = await invoke(Command(resume=f"yes {n}"))
         answers = [f"yes {n}" for n in range(questions)]
         assert f"deleted x after {answers}" in result["messages"][-1].text
         assert desk.done == ["x"]

@@ -11,11 +11,14 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
-from chatixia_langchain import Incoming, LocalMesh, Mesh, MeshAgent, MeshError, MeshToolkit
+from chatixia_langchain import InboundPolicy, Incoming, LocalMesh, Mesh, MeshAgent, MeshError, MeshToolkit
 from chatixia_langchain.agent.guard import acts
 from chatixia_langchain.testing import ScriptedChat
 from chatixia_langchain.tools.fanout_tool import MAX_ASKED
+
+from .desk import Desk
 
 NAMES = {
     "mesh_list_peers",
@@ -215,3 +218,51 @@ async def test_in_a_graph_a_call_that_runs_again_asks_nobody_twice(crowd: Crowd)
 async def test_a_sync_caller_asks_many_too(crowd: Crowd) -> None:
     result = await asyncio.to_thread(many(crowd.a).invoke, {"message": "x", "peers": ["b"]})
     assert "b: x" in result
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_each_peer_that_waits_for_a_human_gets_its_word_and_nothing_is_done_twice(sync: bool) -> None:
+    """Two of three pause; the graph pauses for each, and the third is not asked again."""
+    desks = {name: Desk() for name in "bc"}
+    asked: list[str] = []
+
+    async def plain(message: Incoming) -> str:
+        asked.append(message.content)
+        return "d: done"
+
+    def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
+        if isinstance(messages[-1], ToolMessage):
+            return messages[-1].text
+        args = {"message": "delete x", "peers": ["b", "c", "d"]}
+        return AIMessage("", tool_calls=[{"name": "mesh_ask_many", "args": args, "id": "call-1"}])
+
+    async with LocalMesh(transport="memory") as local:
+        a = await local.join("a")
+        serving = []
+        for name, agent in ((name, desk.graph()) for name, desk in desks.items()):
+            made = MeshAgent(await local.join(name), agent, policy=InboundPolicy(tools="all"))
+            serving.append(asyncio.create_task(made.serve()))
+        serving.append(asyncio.create_task(MeshAgent(await local.join("d"), plain).serve()))
+        for name in "bcd":
+            await a.wait_for_peer(name)
+        graph = create_agent(ScriptedChat(rule=rule), [many(a)], checkpointer=InMemorySaver())
+        config: Any = {"configurable": {"thread_id": "t"}}
+        given: Any = {"messages": [HumanMessage("go")]}
+        for name in "bc":
+            result = await (asyncio.to_thread(graph.invoke, given, config) if sync else graph.ainvoke(given, config))
+            (question,) = result["__interrupt__"]
+            assert (question.value["peer"], question.value["value"]) == (name, {"delete": "x", "n": 0})
+            given = Command(resume=f"yes {name}")
+        result = await graph.ainvoke(given, config)
+        said = result["messages"][-1].text
+        assert "3 of 3 agents answered" in said
+        assert "deleted x after ['yes b']" in said
+        assert "deleted x after ['yes c']" in said
+        assert {n: d.done for n, d in desks.items()} == {"b": ["x"], "c": ["x"]}
+        assert asked == ["delete x"]
+        outside = await asked(many(a), message="delete x", peers=["b", "d"])
+        assert outside.artifact["b"]["error"] == "interrupted", "without a graph nobody can be asked"
+        assert "1 of 2 agents answered" in outside.content
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
