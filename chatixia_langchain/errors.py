@@ -22,7 +22,8 @@ Codes, and what they say of retrying, equal `protocol/errors.json`; a test compa
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 Executed = Literal["yes", "no", "unknown"]
 
@@ -156,9 +157,10 @@ class RegistryRefused(MeshError):
 
 
 class RemoteError(MeshError):
-    """The peer answered with an error. `code`, `retryable` and `executed` are what the peer says."""
+    """The peer answered with an error. `code`, `retryable`, `executed` and `meta` (JSON) are what the peer says."""
 
     code = "handler_failed"
+    meta: Mapping[str, Any] = {}
 
 
 class SidecarNotFound(RuntimeError, FileNotFoundError):

@@ -47,13 +47,14 @@ class Answers:
         for request in self._settled(thread, last):
             await self._reply(request, answer, meta)
 
-    async def failed(self, thread: str, last: Incoming, error: BaseException) -> None:
+    async def failed(self, thread: str, last: Incoming, error: BaseException, usage: Usage | None = None) -> None:
         """A turn failed. The peer learns that, not how: a traceback tells a stranger too much."""
         told = error if isinstance(error, Cancelled) else for_peer(error)
         if told is None:
             told = RemoteError(f"{self._mesh.name!r} failed while it worked on the request", executed="yes")
+        meta = {"usage": usage.to_json()} if usage is not None else None
         for request in self._settled(thread, last):
-            await request.fail(told)
+            await request.fail(told, meta=meta)
 
     async def paused(self, thread: str, paused: Paused, request: Incoming, usage: Usage | None = None) -> None:
         """A turn waits for a decision: tell the peer, or let its request wait for the decision of this side."""

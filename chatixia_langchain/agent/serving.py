@@ -133,7 +133,7 @@ class Serving:
             await self._pauses.drop(thread)  # a question whose task failed can no longer be answered
             name = "cancelled" if task.cancelled() else type(error).__name__
             self.tell(TurnEvent("failed", thread, came, error=name))
-            await self.answers.failed(thread, last, error)
+            await self.answers.failed(thread, last, error, work.spent)
             return
         outcome = task.result()
         if outcome.interrupts:

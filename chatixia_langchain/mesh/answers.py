@@ -71,7 +71,9 @@ class Answers:
         me, corr, conversation, id_ = self.core.name, incoming.message_id, incoming.conversation, self.core.ids.next()
         if isinstance(answer, MeshError):
             return Answer(
-                id_, frames.error(id_, me, peer.id, answer, corr=corr, conversation=conversation, task=task), "error"
+                id_,
+                frames.error(id_, me, peer.id, answer, corr=corr, conversation=conversation, task=task, meta=meta),
+                "error",
             )
         body = frames.reply(id_, me, peer.id, answer, corr=corr, conversation=conversation, task=task, meta=meta)
         return Answer(id_, body, "reply")

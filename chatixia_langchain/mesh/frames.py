@@ -112,10 +112,28 @@ def chunk(me: str, peer: str, text: str, *, corr: str, seq: int, step: int, at: 
     return _encode(_Out(type_, corr, me, peer, payload, MeshPart(1, "chunk", seq=seq, corr=corr)))
 
 
-def error(id_: str, me: str, peer: str, fault: MeshError, *, corr: str, conversation: str, task: bool) -> bytes:
+def error(
+    id_: str,
+    me: str,
+    peer: str,
+    fault: MeshError,
+    *,
+    corr: str,
+    conversation: str,
+    task: bool,
+    meta: Mapping[str, Any] | None = None,
+) -> bytes:
     """The answer to a request that failed."""
     part = MeshPart(
-        1, "error", id_, conversation, corr=corr, code=fault.code, retryable=fault.retryable, executed=fault.executed
+        1,
+        "error",
+        id_,
+        conversation,
+        corr=corr,
+        code=fault.code,
+        retryable=fault.retryable,
+        executed=fault.executed,
+        meta=dict(meta) if meta else None,
     )
     return _encode(_Out("task_response" if task else "agent_response", corr, me, peer, {"error": fault.message}, part))
 

@@ -150,6 +150,7 @@ class Receiver:
         executed = part.executed if part.executed in ("yes", "no", "unknown") else "unknown"
         text = frame.error_text() or "the peer gave no reason"
         fault = RemoteError(text, code=part.code or None, retryable=part.retryable, executed=executed)  # type: ignore[arg-type]
+        fault.meta = part.meta or EMPTY
         waiting.owner.set_exception(fault)
 
     def _hello(self, peer: PeerState, epoch: str) -> None:

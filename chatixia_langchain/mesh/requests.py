@@ -9,10 +9,11 @@ from typing import Any
 
 from ..delivery.outbox import Entry
 from ..delivery.pending import Waiting
-from ..errors import Busy, MeshClosed, MeshError, MeshTimeout, MessageTooBig, PeerUnreachable
+from ..errors import Busy, MeshClosed, MeshError, MeshTimeout, MessageTooBig, PeerUnreachable, RemoteError
 from ..protocol.envelope import Frame
 from ..protocol.limits import is_message_id, is_peer_id
 from . import frames
+from .budget import Usage
 from .context import Turn, place_of
 from .core import Core, PeerState
 from .outgoing import Outgoing
@@ -100,7 +101,12 @@ class Requests:
         deadline = started + wait_s
         if to.room_waiters or not to.session.outbox.has_room(len(body)):
             await self._room_to_ask(to, len(body), deadline, wait_s)
-        frame, path = await self._exchange(to, id_, body, started, deadline, sink)
+        try:
+            frame, path = await self._exchange(to, id_, body, started, deadline, sink)
+        except RemoteError as exc:
+            if turn is not None:  # what failed has cost something too
+                turn.spent.add_peer(peer, Usage.decode(exc.meta.get("usage")))
+            raise
         part = frame.mesh
         said = part.meta if part is not None and part.meta else {}
         reply = Reply(frame.text(), peer, conversation, id_, path, core.now() - started, said)

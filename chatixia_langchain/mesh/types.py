@@ -166,9 +166,9 @@ class Incoming:
         """Answer the request. Does nothing for a message that expects no reply, and after the first answer."""
         await self._once(content, meta)
 
-    async def fail(self, error: MeshError) -> None:
-        """Answer the request with an error: its code, retryable and executed reach the asker."""
-        await self._once(error, None)
+    async def fail(self, error: MeshError, *, meta: Mapping[str, Any] | None = None) -> None:
+        """Answer the request with an error: its code, retryable and executed reach the asker, and `meta`."""
+        await self._once(error, meta)
 
     async def _once(self, answer: str | MeshError, meta: Mapping[str, Any] | None) -> None:
         send, self._answer = self._answer, None

@@ -22,7 +22,8 @@ from chatixia_langchain import (
     MeshTool,
     RemoteAgent,
 )
-from chatixia_langchain.mesh.budget import Budget
+from chatixia_langchain.errors import RemoteError
+from chatixia_langchain.mesh.budget import Budget, Usage
 from chatixia_langchain.mesh.context import Turn, current_turn
 from chatixia_langchain.testing import ScriptedChat
 
@@ -163,3 +164,22 @@ async def test_failed_turns_are_booked_too() -> None:
         assert codes == ["handler_failed", "handler_failed", "budget_exceeded"]
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_turn_that_fails_tells_what_it_used() -> None:
+    """What failed has cost something too: else an agent that fails at the end of each turn would be free."""
+
+    def rule(messages: list[BaseMessage], bound: tuple[str, ...]) -> AIMessage:
+        if isinstance(messages[-1], ToolMessage):
+            raise RuntimeError("the model server went away")
+        usage: Any = tokens(7, 2)
+        return AIMessage("", tool_calls=[{"name": "none", "args": {}, "id": "c1"}], usage_metadata=usage)
+
+    async with LocalMesh(transport="memory") as local:
+        user, a = await local.join("user"), await local.join("a")
+        serving = asyncio.create_task(MeshAgent(a, ChatLoop(ScriptedChat(rule=rule))).serve())
+        with pytest.raises(RemoteError) as failed:
+            await user.ask("a", "x")
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+    assert Usage.decode(failed.value.meta["usage"]).total() == tokens(7, 2)

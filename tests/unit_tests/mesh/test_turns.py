@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chatixia_langchain import Incoming, Mesh
-from chatixia_langchain.errors import MeshError, MeshTimeout
+from chatixia_langchain.errors import MeshError, MeshTimeout, RemoteError
 from chatixia_langchain.mesh.budget import Budget, Usage
 from chatixia_langchain.mesh.context import Turn, current_turn
 
@@ -139,3 +139,23 @@ async def test_a_malformed_budget_is_refused_by_the_decoder(members: Members) ->
         engine.core.transport.send("b", (body % str(budget).replace("'", '"')).encode())
     assert (await a.ask("b", "alive")).content == "re:alive"
     assert (await b.status())["counters"]["bad_frames"] == 3
+
+
+async def test_a_request_that_failed_counts_what_it_used(members: Members) -> None:
+    """Else a peer that always fails at the end would cost nothing."""
+    used = Usage(turns=1)
+    used.add_model("m", 100, 50)
+
+    async def failing(incoming: Incoming) -> None:
+        await incoming.fail(RemoteError("broke"), meta={"usage": used.to_json()})
+
+    a = await members.join("a")
+    members.serve(await members.join("b"), failing)
+    here = turn()
+    current_turn.set(here)
+    with pytest.raises(RemoteError, match="broke"):
+        await a.ask("b", "x")
+    with pytest.raises(RemoteError, match="broke"):
+        await anext(a.ask_stream("b", "x"))
+    assert here.spent.peers["b"].total()["total_tokens"] == 300
+    assert here.left().turns == 7
