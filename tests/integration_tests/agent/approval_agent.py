@@ -2,7 +2,8 @@
 
     python approval_agent.py FOLDER NAME     settings by CHATIXIA_...; prints one JSON line per turn
 
-Its tool asks a human, then writes a line into FOLDER/effects. "hang" makes it hang after that line.
+Its tools write a line into FOLDER/effects: `launch` once a human agrees ("hang" makes it hang after that), `act` at
+once, and then it hangs.
 """
 
 from __future__ import annotations
@@ -40,14 +41,25 @@ async def launch(what: str) -> str:
     return f"{what} is launched"
 
 
-def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
+@tool
+async def act(what: str) -> str:
+    """Act at once, and never come back."""
+    with open(FOLDER / "effects", "a") as file:
+        file.write(f"{what}\n")
+    say(kind="effect")
+    await asyncio.sleep(600)
+    return "never"
+
+
+def rule(messages: list[BaseMessage], tools: tuple[str, ...]) -> AIMessage | str:
     last = messages[-1]
     if isinstance(last, ToolMessage):
         return last.text
     text = last.text.split("\n")[2]
-    if not text.startswith("launch "):
+    verb, _, what = text.partition(" ")
+    if verb not in ("launch", "act"):
         return f"heard {sum(isinstance(m, HumanMessage) for m in messages)}"
-    call: Any = {"name": "launch", "args": {"what": text.removeprefix("launch ")}, "id": "c1", "type": "tool_call"}
+    call: Any = {"name": verb, "args": {"what": what}, "id": "c1", "type": "tool_call"}
     return AIMessage("", tool_calls=[call])
 
 
@@ -62,7 +74,7 @@ def show(event: TurnEvent) -> None:
 async def main() -> None:
     path = str(FOLDER / "graph.sqlite")
     async with AsyncSqliteSaver.from_conn_string(path) as saver, Mesh(NAME, state_dir=str(FOLDER / "state")) as mesh:
-        graph = create_agent(ScriptedChat(rule=rule), [launch], checkpointer=saver)
+        graph = create_agent(ScriptedChat(rule=rule), [launch, act], checkpointer=saver)
         say(kind="ready")
         await MeshAgent(mesh, graph, policy=InboundPolicy(tools="all"), on_turn=show).serve()
 

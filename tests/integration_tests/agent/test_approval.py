@@ -145,6 +145,26 @@ async def test_an_agent_killed_in_the_middle_of_the_effect_asks_again(
     assert effects(tmp_path) == ["rocket"]
 
 
+async def test_an_agent_killed_in_the_middle_of_a_turn_does_not_run_it_again(
+    local: LocalMesh, start: Start, tmp_path: Path
+) -> None:
+    """What came is on disk before a tool acts: so the same message is known when it comes again."""
+    a = await local.join("a")
+    agent = await start("approval_agent.py", tmp_path, "b")
+    await a.wait_for_peer("b", timeout=60)
+    cut = asyncio.create_task(a.ask("b", "act now", conversation="c", message_id="m1", timeout=60))
+    await agent.line(kind="effect")
+    await agent.kill()
+    await asyncio.gather(cut, return_exceptions=True)
+    agent = await start("approval_agent.py", tmp_path, "b")
+    await agent.line(kind="ready")
+    with pytest.raises(MeshError, match="in the middle of this request") as caught:
+        await a.ask("b", "act now", conversation="c", message_id="m1", timeout=60)
+    assert caught.value.executed == "unknown"
+    assert (await a.ask("b", "hi", conversation="c", timeout=60)).content == "heard 2"
+    assert effects(tmp_path) == ["now"]
+
+
 async def test_an_asker_killed_while_it_waits_goes_on(local: LocalMesh, start: Start, tmp_path: Path) -> None:
     await start("approval_agent.py", tmp_path, "b")
     asker = await start("approval_asker.py", tmp_path, "a", "b", "launch rocket")
