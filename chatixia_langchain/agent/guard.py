@@ -3,6 +3,7 @@
 - where a model is offered tools (`ChatLoop`, `MeshMiddleware`), those the turn may not use are not offered, and a
   call of one has an error result: `allowed`, `refusal`
 - wherever else a tool starts inside the turn, at any depth and whoever holds it, `ToolGuard` raises before it runs
+- what is out of sight: code of yours that is no tool, and threads you start yourself without the turn's context
 
 A tool acts unless its `metadata` has `readOnlyHint: True`, MCP's annotation. Who makes the tool sets it: an operator
 that takes tools of an MCP server it does not trust must not take that server's annotations either.

@@ -337,3 +337,13 @@ async def test_thousand_bad_frames_do_not_hold_up_an_honest_peer() -> None:
             s.attacker.say(bodies[n % len(bodies)])
         await s.assert_alive()
         assert (await s.victim.status())["counters"]["bad_frames"] == 1000
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "a\n", "a\0b", ".a", "a" * 65, "a/b", "\u202eb", "<script>"])
+async def test_illegal_names_are_refused_before_anything_is_sent(name: str) -> None:
+    async with scene() as s:
+        with pytest.raises(ValueError, match="not a peer id"):
+            MemoryTransport(MemoryHub(), name)
+        with pytest.raises(ValueError, match="not a peer id"):
+            await s.honest.ask(name, "hello")
+        await s.assert_alive()
