@@ -224,10 +224,10 @@ async def test_a_sync_caller_asks_many_too(crowd: Crowd) -> None:
 async def test_each_peer_that_waits_for_a_human_gets_its_word_and_nothing_is_done_twice(sync: bool) -> None:
     """Two of three pause; the graph pauses for each, and the third is not asked again."""
     desks = {name: Desk() for name in "bc"}
-    asked: list[str] = []
+    heard: list[str] = []
 
     async def plain(message: Incoming) -> str:
-        asked.append(message.content)
+        heard.append(message.content)
         return "d: done"
 
     def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
@@ -259,7 +259,7 @@ async def test_each_peer_that_waits_for_a_human_gets_its_word_and_nothing_is_don
         assert "deleted x after ['yes b']" in said
         assert "deleted x after ['yes c']" in said
         assert {n: d.done for n, d in desks.items()} == {"b": ["x"], "c": ["x"]}
-        assert asked == ["delete x"]
+        assert heard == ["delete x"]
         outside = await asked(many(a), message="delete x", peers=["b", "d"])
         assert outside.artifact["b"]["error"] == "interrupted", "without a graph nobody can be asked"
         assert "1 of 2 agents answered" in outside.content
