@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,6 +75,7 @@ class Database:
             link.close()
             raise
         self._link = link
+        weakref.finalize(self, link.close)  # whoever forgets to close it loses nothing
         return link
 
     def _close(self) -> None:
