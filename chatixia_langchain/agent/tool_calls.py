@@ -34,6 +34,8 @@ CUT: dict[str, text.Ending] = {  # what providers call it
     "safety": "filter",
 }
 
+RAW_CALLS = ("tool_calls", "function_call")
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -59,17 +61,24 @@ def assemble(chunks: Sequence[BaseMessage]) -> tuple[AIMessage, list[Asked]]:
             return AIMessage(""), []
         merged = add_ai_message_chunks(pieces[0], *pieces[1:])
         asked = [_asked(c["name"], c["args"], c["id"]) for c in merged.tool_call_chunks]
-        declined = merged.additional_kwargs.get("refusal")  # openai's word for an answer that is a no
         whole = AIMessage(
-            merged.content or (declined if isinstance(declined, str) else ""),
+            merged.content,
+            additional_kwargs=merged.additional_kwargs,
             usage_metadata=merged.usage_metadata,
             response_metadata=merged.response_metadata,
             id=merged.id,
         )
     if ended(whole) and asked:
         asked = [Asked(a.call, text.NOT_RUN_CUT) for a in asked]
-    clean = whole.model_copy(update={"tool_calls": [a.call for a in asked], "invalid_tool_calls": []})
-    return clean, asked
+    declined = whole.additional_kwargs.get("refusal")  # openai's word for an answer that is a no
+    update: dict[str, Any] = {
+        "content": whole.content or (declined if isinstance(declined, str) else ""),
+        # What a provider wants back in the next step (thought signatures, say) stays; other forms of the calls do not.
+        "additional_kwargs": {k: v for k, v in whole.additional_kwargs.items() if k not in RAW_CALLS},
+        "tool_calls": [a.call for a in asked],
+        "invalid_tool_calls": [],
+    }
+    return whole.model_copy(update=update), asked
 
 
 def ended(answer: AIMessage) -> text.Ending:

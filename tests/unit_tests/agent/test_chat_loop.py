@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool, tool
 from openai import AsyncOpenAI, BadRequestError
@@ -138,6 +139,50 @@ async def test_store_forgets_whole_turns() -> None:
     for name in ("u", "v"):
         await store.append(name, [HumanMessage("x")])
     assert await store.load("t") == []
+
+
+class Whole(FakeMessagesListChatModel):
+    """A model that does not stream: its message comes whole."""
+
+    def bind_tools(self, tools: Any, **_: Any) -> Any:
+        return self
+
+
+def whole_model(said: AIMessage) -> Whole:
+    return Whole(responses=[said])
+
+
+async def test_refusal_of_a_chat_model_is_the_answer() -> None:
+    refusing = whole_model(AIMessage("", additional_kwargs={"refusal": "I will not."}))
+    assert (await ChatLoop(refusing).ainvoke("x")).text == "I will not."
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"finish_reason": "length"}, {"stop_reason": "max_tokens"}, {"finish_reason": "MAX_TOKENS"}],
+    ids=["openai", "anthropic", "google"],
+)
+async def test_every_provider_s_word_for_cut_off_keeps_tools_from_running(metadata: dict[str, str]) -> None:
+    said = calls(("double", {"n": 1})).model_copy(update={"response_metadata": metadata})
+    out = await run(ChatLoop(whole_model(said), tools=[double], max_steps=2))
+    assert "cut off" in out[1].text
+    assert_nothing_dangles(out)
+    assert "cut off" in (await ChatLoop(whole_model(AIMessage("half", response_metadata=metadata))).ainvoke("x")).text
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, {"finish_reason": "stop"}, {"stop_reason": "end_turn"}, {"finish_reason": None}]
+)
+async def test_answer_that_is_whole_says_nothing_of_being_cut_off(metadata: dict[str, Any]) -> None:
+    loop = ChatLoop(whole_model(AIMessage("all", response_metadata=metadata)))
+    assert (await loop.ainvoke("x")).text == "all"
+
+
+async def test_what_a_provider_wants_back_stays_in_the_message() -> None:
+    more = {"signature": "abc", "tool_calls": [{"id": "c0", "function": {"name": "double", "arguments": "{"}}]}
+    said = calls(("double", {"n": 1})).model_copy(update={"additional_kwargs": more})
+    out = await run(ChatLoop(whole_model(said), tools=[double], max_steps=1))
+    assert out[0].additional_kwargs == {"signature": "abc"}
 
 
 # on the real client
