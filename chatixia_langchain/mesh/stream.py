@@ -9,10 +9,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..delivery.chunks import Assembly, Piece
 from ..errors import Cancelled
@@ -21,6 +21,7 @@ from .types import Reply, ReplyChunk
 if TYPE_CHECKING:
     from .portal import Portal
 
+T = TypeVar("T")
 Ask = Callable[["_Reading"], Coroutine[Any, Any, Reply]]
 
 
@@ -33,7 +34,8 @@ class _Reading:
         self._text = Assembly()
         self._task: asyncio.Task[Reply] | None = None
         self._news: asyncio.Future[None] | None = None
-        self._told = False  # the end was given to the reader
+        self._given = 0
+        self._last = ReplyChunk("")  # the one that was given last
         self._closed = False
 
     def chunk(self, step: int, at: int, text: str) -> None:
@@ -63,20 +65,24 @@ class _Reading:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
-    async def next(self) -> ReplyChunk | None:
-        """The next chunk; None at the end. Raises what `ask` raises, once; RuntimeError for a second reader."""
+    async def next(self, got: int) -> ReplyChunk | None:
+        """The next chunk for a reader that has `got` so far; None at the end. Raises what `ask` raises.
+
+        A read from another loop may be cancelled when its chunk is on the way: then it is given again.
+        Raises RuntimeError for a second reader.
+        """
         await self.start()
         while not self._closed:
+            if got < self._given:
+                return self._last
             if self._text.out:
                 piece = self._text.out.take()
-                return ReplyChunk(piece.text, piece.step)
-            if self._task is None or self._told:
-                break
-            if self._task.done():
-                self._told = True
+                self._given, self._last = self._given + 1, ReplyChunk(piece.text, piece.step)
+            elif self._task is None or self._task.done():
                 self._result()
                 break
-            await self._wait()
+            else:
+                await self._wait()
         return None
 
     async def _wait(self) -> None:
@@ -89,8 +95,7 @@ class _Reading:
             self._news = None
 
     def _result(self) -> Reply:
-        assert self._task is not None
-        if self._task.cancelled():
+        if self._task is None or self._task.cancelled():
             raise Cancelled("the stream was closed before the reply came")
         return self._task.result()
 
@@ -109,7 +114,6 @@ class _Reading:
         await asyncio.wait([self._task])
         while self._text.out:
             self._text.out.take()
-        self._told = True
         return self._result()
 
     def cancel(self) -> None:
@@ -126,7 +130,28 @@ class _Reading:
             await asyncio.wait([self._task])
 
 
-class ReplyStream:
+class _Reader:
+    """What both kinds of streams know of how far they have read."""
+
+    def __init__(self, portal: Portal, ask: Ask) -> None:
+        self._portal, self._reading = portal, _Reading(ask)
+        self._got = 0
+        self._ended = False
+
+    def _took(self, chunk: ReplyChunk | None) -> ReplyChunk | None:
+        self._got += 1
+        self._ended = chunk is None
+        return chunk
+
+    def __del__(self) -> None:
+        """A stream was dropped, on whatever thread: its request must not outlive it."""
+        try:
+            self._portal.loop.call_soon_threadsafe(self._reading.cancel)
+        except RuntimeError:
+            pass  # the loop is closed, and the mesh with it
+
+
+class ReplyStream(_Reader):
     """An async iterator of `ReplyChunk`, made by `mesh.ask_stream`; from any loop.
 
     Chunks of one step continue each other, and the text of the last step equals the reply. Leaving early (`aclose`,
@@ -134,18 +159,25 @@ class ReplyStream:
     is slower than the peer gets larger chunks; past 256 KiB that wait, the rest comes with the reply.
     """
 
-    def __init__(self, portal: Portal, ask: Ask) -> None:
-        self._portal, self._reading = portal, _Reading(ask)
-
     def __aiter__(self) -> ReplyStream:
         return self
 
     async def __anext__(self) -> ReplyChunk:
-        """The next chunk. Raises what `ask` raises."""
-        chunk = await self._portal.call(self._reading.next)
+        """The next chunk. Raises what `ask` raises, once."""
+        chunk = None if self._ended else self._took(await self._ending(self._reading.next, self._got))
         if chunk is None:
             raise StopAsyncIteration
         return chunk
+
+    async def _ending(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run `work` on the mesh's loop; its error, but not that we are cancelled, ends the iteration."""
+        try:
+            return await self._portal.call(work, *args)
+        except RuntimeError:  # the call was wrong, the stream is not
+            raise
+        except Exception:
+            self._ended = True
+            raise
 
     async def __aenter__(self) -> ReplyStream:
         await self._portal.call(self._reading.start)
@@ -161,32 +193,37 @@ class ReplyStream:
 
     async def reply(self) -> Reply:
         """Wait for the whole reply; chunks that were not read are dropped. Raises what `ask` raises."""
-        return await self._portal.call(self._reading.reply)
+        reply = await self._ending(self._reading.reply)
+        self._ended = True
+        return reply
 
     async def aclose(self) -> None:
         """End it; an unfinished run of the peer is cancelled. Idempotent."""
         if self._portal.loop.is_running():
             await self._portal.call(self._reading.close)
 
-    def __del__(self) -> None:
-        _let_go(self._portal, self._reading)
 
-
-class SyncReplyStream:
+class SyncReplyStream(_Reader):
     """A blocking iterator of `ReplyChunk`, made by `mesh.sync.ask_stream`; otherwise a `ReplyStream`."""
-
-    def __init__(self, portal: Portal, ask: Ask) -> None:
-        self._portal, self._reading = portal, _Reading(ask)
 
     def __iter__(self) -> SyncReplyStream:
         return self
 
     def __next__(self) -> ReplyChunk:
-        """The next chunk. Raises what `ask` raises."""
-        chunk = self._portal.call_sync(self._reading.next)
+        """The next chunk. Raises what `ask` raises, once."""
+        chunk = None if self._ended else self._took(self._ending(self._reading.next, self._got))
         if chunk is None:
             raise StopIteration
         return chunk
+
+    def _ending(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+        try:
+            return self._portal.call_sync(work, *args)
+        except RuntimeError:  # the call was wrong, the stream is not
+            raise
+        except Exception:
+            self._ended = True
+            raise
 
     def __enter__(self) -> SyncReplyStream:
         self._portal.call_sync(self._reading.start)
@@ -205,20 +242,11 @@ class SyncReplyStream:
     @property
     def reply(self) -> Reply:
         """The whole reply; blocks until it is there. Raises what `ask` raises."""
-        return self._portal.call_sync(self._reading.reply)
+        reply = self._ending(self._reading.reply)
+        self._ended = True
+        return reply
 
     def close(self) -> None:
         """End it; an unfinished run of the peer is cancelled. Idempotent."""
         if self._portal.loop.is_running():
             self._portal.call_sync(self._reading.close)
-
-    def __del__(self) -> None:
-        _let_go(self._portal, self._reading)
-
-
-def _let_go(portal: Portal, reading: _Reading) -> None:
-    """A stream was dropped, on whatever thread: its request must not outlive it."""
-    try:
-        portal.loop.call_soon_threadsafe(reading.cancel)
-    except RuntimeError:
-        pass  # the loop is closed, and the mesh with it

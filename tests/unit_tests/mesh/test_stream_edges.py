@@ -201,3 +201,32 @@ async def test_a_peer_that_streams_nonsense_spoils_nothing(members: Members, raw
         raw.say("a", reply(corr, "the answer"))
         assert text([c async for c in stream]) == "the answer"
     assert (await a.status())["counters"]["bad_frames"] == len(wrong)
+
+
+async def test_a_read_cancelled_in_another_loop_as_its_chunk_comes_loses_nothing(members: Members) -> None:
+    """Between two loops a chunk may be on its way when its reader gives up: the next read gets it."""
+    a, b = await members.join("a"), await members.join("b")
+    stream = a.ask_stream("b", "x", timeout=30)
+    await stream.__aenter__()
+    incoming = await b.incoming().__anext__()
+    await incoming.chunk("first ")
+    await asyncio.sleep(0.05)
+    assert (await stream._reading.next(0)) == ReplyChunk("first ")  # given, and lost with the loop that asked for it
+    assert await anext(stream) == ReplyChunk("first ")
+    await incoming.reply("first last")
+    assert [c async for c in stream] == [ReplyChunk("last")]
+
+    async def impatient() -> str:
+        got = ""
+        async with a.ask_stream("b", "y", timeout=30) as reads:
+            while True:
+                try:
+                    got += (await asyncio.wait_for(anext(reads), 0.001)).text
+                except TimeoutError:
+                    continue
+                except StopAsyncIteration:
+                    return got
+
+    reading = asyncio.ensure_future(in_thread(lambda: asyncio.run(impatient())))
+    await words(await b.incoming().__anext__())
+    assert await reading == "one two three "
