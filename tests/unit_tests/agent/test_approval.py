@@ -14,6 +14,7 @@ from chatixia_langchain import InboundPolicy, LocalMesh, Mesh, MeshError, Reply
 from chatixia_langchain.agent.mesh_agent import TurnEvent
 from chatixia_langchain.testing import ScriptedChat
 
+from ...support import until
 from .test_mesh_agent import local as local
 from .test_mesh_agent import served
 
@@ -305,3 +306,59 @@ async def test_a_checkpointer_that_breaks_fails_the_request_and_not_the_agent(pa
         assert "disk" not in str(caught.value)
         saver.aget_tuple = works
         assert (await a.ask("b", "hi", conversation="c", timeout=5)).content == "heard hi"
+
+
+async def test_a_streamed_turn_may_pause_and_go_on_streaming(pair: tuple[Mesh, Mesh]) -> None:
+    a, b = pair
+    desk = Desk()
+    async with served(b, desk.graph(memory.InMemorySaver()), policy=ALL):
+        async with a.ask_stream("b", "delete x", conversation="c", timeout=10) as stream:
+            paused = await stream.reply()
+        assert [i.value for i in paused.interrupts] == [{"question": "x"}]
+        resume = {"of": paused.message_id, "values": all_of(paused, "yes")}
+        async with a.ask_stream("b", "", conversation="c", meta={"resume": resume}, timeout=10) as stream:
+            pieces = [chunk.text async for chunk in stream]
+            assert (await stream.reply()).content == "".join(pieces) == "x: ['yes']"
+        assert len(pieces) > 1
+    assert desk.done == ["x"]
+
+
+async def test_where_this_side_decides_the_asker_still_streams(pair: tuple[Mesh, Mesh]) -> None:
+    a, b = pair
+    async with served(b, Desk().graph(memory.InMemorySaver()), policy=LOCAL) as agent:
+
+        async def listen() -> list[str]:
+            async with a.ask_stream("b", "delete x", conversation="c", timeout=20) as stream:
+                return [chunk.text async for chunk in stream]
+
+        listening = asyncio.create_task(listen())
+        await until(agent.paused)
+        await agent.resume("a", "c", {agent.paused()[0].interrupts[0].id: "yes"})
+        pieces = await listening
+        assert ("".join(pieces), len(pieces) > 1) == ("x: ['yes']", True)
+
+
+async def test_langchains_own_approval_works_across_the_mesh(pair: tuple[Mesh, Mesh]) -> None:
+    """`HumanInTheLoopMiddleware` asks before the tool, in its own words, and takes decisions in its own words."""
+    middleware = pytest.importorskip("langchain.agents.middleware")
+    a, b = pair
+    done: list[str] = []
+
+    @tool
+    async def delete(what: str) -> str:
+        """Delete something."""
+        done.append(what)
+        return f"{what} is gone"
+
+    gate = middleware.HumanInTheLoopMiddleware(interrupt_on={"delete": {"allowed_decisions": ["approve", "reject"]}})
+    graph = agents.create_agent(
+        ScriptedChat(rule=deletes), [delete], middleware=[gate], checkpointer=memory.InMemorySaver()
+    )
+    async with served(b, graph, policy=ALL):
+        paused = await a.ask("b", "delete x, y", conversation="c")
+        (wanted,) = paused.interrupts
+        assert [r["args"] for r in wanted.value["action_requests"]] == [{"what": "x"}, {"what": "y"}]
+        decisions = {"decisions": [{"type": "approve"}, {"type": "reject", "message": "not y"}]}
+        answer = (await decide(a, "b", paused, {wanted.id: decisions})).content
+        assert answer.endswith("not y; x is gone")
+    assert done == ["x"]
