@@ -10,12 +10,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from .protocol.limits import is_peer_id
 
 TransportName = Literal["auto", "sidecar", "aiortc", "memory", "mailbox"]
+TrustMode = Literal["registry", "tofu", "pinned", "mesh-root"]
+TRUST_MODES: tuple[TrustMode, ...] = get_args(TrustMode)
 TRANSPORTS: tuple[TransportName, ...] = ("auto", "sidecar", "aiortc", "memory", "mailbox")
 
 
@@ -47,7 +49,13 @@ class MeshConfig:
     `registry` is the base URL (`https://mesh.example`); `skills` may be names or `{name, description, input_schema}`.
     `sidecar_binary` and `sidecar_socket` (attach to a running sidecar instead of spawning one) are for
     `transport="sidecar"`. `state_dir` is where the agent keeps what must outlive its process, "" for nowhere: a folder
-    that only its user may read, made on start.
+    that only its user may read, made on start. Its key is there too (`identity.pem`): without a folder it is a fresh
+    one with every start.
+
+    `trust` says how peers are known: by the registry's word; `tofu`, by the key they had first; `pinned`, by the
+    fingerprints in `pins` or in the folder's `known-peers.json`; `mesh-root`, by a card signed with the key whose
+    public half is the file `mesh_root`. Our own card is the file `card_file`, or `card.jws` in the folder;
+    `revocations` is a file too. Peers that cannot show who they are stay out but with `allow_unverified`.
     """
 
     name: str
@@ -66,6 +74,12 @@ class MeshConfig:
     max_inflight_per_peer: int = 256
     max_inbox: int = 1024
     state_dir: str = ""
+    trust: TrustMode = "registry"
+    pins: Mapping[str, str] = field(default_factory=dict)
+    mesh_root: str = ""
+    card_file: str = ""
+    revocations: str = ""
+    allow_unverified: bool = False
     extra_env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -74,8 +88,17 @@ class MeshConfig:
             raise ValueError(f"name {self.name!r} is not a peer id: {rule}")
         if self.transport not in TRANSPORTS:
             raise ValueError(f"transport {self.transport!r} is unknown; choose one of {', '.join(TRANSPORTS)}")
+        if self.trust not in TRUST_MODES:
+            raise ValueError(f"trust {self.trust!r} is unknown; choose one of {', '.join(TRUST_MODES)}")
+        if self.trust == "mesh-root" and not self.mesh_root:
+            raise ValueError("trust 'mesh-root' needs mesh_root=, the file with the public key of the mesh's root")
         if self.registry and urlsplit(self.registry).scheme not in ("http", "https"):
             raise ValueError(f"registry {self.registry!r} is not an http:// or https:// URL")
+
+    @property
+    def identity_file(self) -> str:
+        """The file with this agent's key and certificate, "" for a fresh one with every start."""
+        return str(Path(self.state_dir) / "identity.pem") if self.state_dir else ""
 
     @property
     def signaling_url(self) -> str:
@@ -117,6 +140,8 @@ class MeshConfig:
                 except OSError as exc:
                     why = f"CHATIXIA_API_KEY_FILE names {key_file!r}, which cannot be read: {exc.strerror}"
                     raise ValueError(why) from exc
+        if "state_dir" in rest:
+            rest["state_dir"] = os.path.expanduser(rest["state_dir"])
         wanted = transport or env.get("CHATIXIA_TRANSPORT") or "auto"
         return cls(
             name=name,

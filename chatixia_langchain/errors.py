@@ -4,6 +4,7 @@
     +-- InvalidLine            a line or frame is not what the protocol expects
     +-- ProtocolMismatch       the other side speaks another protocol number
     +-- PeerUnreachable        no way to the peer: nothing was sent, a retry is safe
+    +-- IdentityMismatch       what answers at this name is not the peer that is known by it: nothing was sent
     +-- PeerGone               the peer went away before it answered
     +-- MessageTooBig          .size and .limit in bytes
     +-- Busy                   no room now (window, inbox, queue): nothing was accepted, a retry is safe
@@ -83,6 +84,20 @@ class PeerUnreachable(MeshError):
 
     def __init__(self, peer: str, why: str = "no open channel") -> None:
         super().__init__(f"cannot reach {peer!r}: {why}")
+        self.peer = peer
+
+
+class IdentityMismatch(MeshError):
+    """What answers at the name `peer` is not the peer that is known by it: nothing was sent, a retry cannot help.
+
+    Either its key was made anew, and has to be pinned or signed again, or somebody is in between.
+    """
+
+    code = "identity_mismatch"
+    executed: Executed = "no"
+
+    def __init__(self, peer: str, why: str) -> None:
+        super().__init__(why)
         self.peer = peer
 
 

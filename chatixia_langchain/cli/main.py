@@ -47,6 +47,7 @@ COMMANDS = {
     "registry": Entry(".registry", "run the registry that introduces agents to each other", "registry"),
     "demo": Entry(".demo", "run three agents on this machine and show how they talk", "demo"),
     "doctor": Entry(".doctor", "say what works here, what does not and how to mend it"),
+    "trust": Entry(".trust", "keys of peers: pin them, or sign them with the key of the mesh's root"),
     "version": Entry(".version", "print the versions of package, protocol and sidecar"),
 }
 

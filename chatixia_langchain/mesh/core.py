@@ -19,6 +19,7 @@ from ..delivery.session import Session
 from ..protocol.limits import MAX_MESSAGE_BYTES
 from ..transport.base import Transport, TransportInfo
 from .feed import Feed
+from .keys import own_card
 from .types import Incoming, Peer, PeerEvent
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,9 @@ class PeerState:
     """What this side knows of one peer, and its traffic with it."""
 
     __slots__ = (
-        "card_known", "card_skills", "description", "dial", "dial_error", "dial_failures", "doubt", "fingerprint",
-        "generation", "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online", "path", "protocol",
-        "refused", "room_waiters", "seen", "session", "stuck_since", "up", "writable",
+        "card_known", "card_skills", "description", "dial", "dial_error", "dial_failures", "distrust", "doubt",
+        "fingerprint", "generation", "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online", "path",
+        "protocol", "refused", "room_waiters", "seen", "session", "stuck_since", "up", "writable",
     )  # fmt: skip
 
     def __init__(self, id: str, config: MeshConfig) -> None:
@@ -43,6 +44,7 @@ class PeerState:
         self.path = self.fingerprint = self.description = self.dial_error = ""
         self.card_skills: tuple[Mapping[str, Any], ...] = ()
         self.card_known = asyncio.Event()  # the directory told what the peer says of itself, be it nothing
+        self.distrust = ""  # why it is not who it is said to be: nothing goes to it
         self.hello_sent = False  # on this channel
         self.old = False  # its agent acknowledges nothing
         self.mailbox = False  # no channel, and messages go through the mailbox now
@@ -71,6 +73,7 @@ class Core:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.ids = IdSource()
+        self.card = own_card(config)  # what the mesh's root signed for us, "" for nothing
         self.transport = transport
         self.info = TransportInfo(transport.name, config.name)
         self.mailbox: Transport | None = None  # the second path

@@ -9,11 +9,13 @@ import asyncio
 import logging
 
 from ..config import MeshConfig
-from ..errors import MeshClosed, MeshError, Undeliverable
+from ..errors import IdentityMismatch, MeshClosed, MeshError, Undeliverable
 from ..transport.base import LinkState, PeerDown, PeerJoined, PeerLeft, PeerUp, Received, Transport, TransportEvent
 from .answers import Answers
 from .core import Core, PeerState
 from .directory import read_card
+from .gate import Gate
+from .keys import make_trust
 from .outgoing import Outgoing
 from .paths import Paths
 from .receiver import Receiver
@@ -35,18 +37,30 @@ class Engine:
         self.requests = Requests(self.core, self.out)
         self.receiver = Receiver(self.core, self.out, Answers(self.core, self.out))
         self.core.on_tick = self.out.tick
+        self.trust = make_trust(config)
+        self._gate: Gate | None = None
+        if self.trust.strict and transport.name != "memory":  # nobody is between members of one process
+            self._gate = Gate(self.core, self.trust, passed=self._up, refused=self._refuse)
         self._path = "memory" if transport.name == "memory" else "channel"
         self._up_waiters: set[asyncio.Future[None]] = set()
 
     def event(self, event: TransportEvent) -> None:
         """The sink of the primary transport."""
         if isinstance(event, Received):  # first: the hot one
+            if (
+                self._gate is not None
+                and self._gate.holds(event.peer)
+                and not self._gate.received(event.peer, event.body)
+            ):
+                return
             self.receiver.received(
                 event.peer, event.body, "mailbox" if self.core.transport.name == "mailbox" else self._path
             )
         elif isinstance(event, PeerUp):
-            self._up(event)
+            (self._up if self._gate is None else self._gate.opened)(event)
         elif isinstance(event, PeerDown):
+            if self._gate is not None:
+                self._gate.closed(event)
             self._down(event)
         elif isinstance(event, PeerJoined):
             self._joined(event)
@@ -76,6 +90,7 @@ class Engine:
         peer.fingerprint = event.fingerprint or peer.fingerprint
         peer.old = event.protocol == 0
         peer.hello_sent = False
+        peer.distrust = ""
         self._seen(peer)
         self.paths.found(peer)
         if not peer.old and event.path != "mailbox":
@@ -85,6 +100,19 @@ class Engine:
         self.out.flush(peer)
         core.emit(PeerEvent("connected", peer.id))
         self._wake_waiters()
+
+    def _refuse(self, peer_id: str, why: str) -> None:
+        """A channel leads to another than it is said to."""
+        self.core.counters["refused_identities"] += 1
+        self._distrust(self.core.peer(peer_id), why)
+
+    def _distrust(self, peer: PeerState, why: str) -> None:
+        """Send nothing to `peer`, and tell whoever waits."""
+        if peer.distrust != why:
+            logger.error("agent=%s peer=%s: refused: %s", self.core.name, peer.id, why)
+            self.core.emit(PeerEvent("refused", peer.id, why))
+        peer.distrust = why
+        self.paths.refused(peer, IdentityMismatch(peer.id, why))
 
     def _down(self, event: PeerDown) -> None:
         peer = self.core.peers.get(event.peer)
@@ -104,6 +132,10 @@ class Engine:
         peer.online = True
         peer.protocol = event.protocol if not peer.up else peer.protocol
         peer.fingerprint = event.fingerprint or peer.fingerprint
+        if self._gate is not None and not peer.up:
+            peer.distrust = ""  # it may be another now
+            if why := self.trust.announced(peer.id, event.fingerprint):
+                self._distrust(peer, why)
         if event.card is not None:
             peer.description, peer.card_skills = read_card({"card": event.card})
             self.core.changed()
@@ -173,6 +205,8 @@ class Engine:
         """Refuse new work, and tell everyone who waits."""
         core = self.core
         core.closing = True
+        if self._gate is not None:
+            self._gate.stop()
         for waiting in core.pending.clear():
             entry = core.peer(waiting.peer).session.outbox.drop(waiting.id)
             if not waiting.owner.done():

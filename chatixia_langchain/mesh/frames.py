@@ -145,9 +145,10 @@ def old_reply(me: str, peer: str, *, corr: str, task: bool, result: str = "", fa
     return encode(Frame("agent_response", corr, me, peer, {"response": result, "error": fault}))
 
 
-def hello(me: str, peer: str, epoch: str) -> bytes:
-    """The first frame on a new channel."""
-    return _encode(_Out("ping", "", me, peer, {}, MeshPart(1, "hello", epoch=epoch)))
+def hello(me: str, peer: str, epoch: str, card: str = "") -> bytes:
+    """The first frame on a new channel; `card` is what the mesh's root signed for us, if it did."""
+    meta = {"card": card} if card else None
+    return _encode(_Out("ping", "", me, peer, {}, MeshPart(1, "hello", epoch=epoch, meta=meta)))
 
 
 def control(kind: Kind, me: str, peer: str, *, ids: tuple[str, ...] = (), corr: str = "") -> bytes:

@@ -8,6 +8,7 @@ import os
 
 from ..config import MeshConfig
 from ..errors import MeshClosed
+from ..identity import Identity
 from ..transport.base import Transport
 from ..transport.choose import make_transport
 from .engine import Engine
@@ -70,7 +71,7 @@ class Lifetime:
         transport: Transport | None = None
         fault: BaseException = MeshClosed("closed while it was starting", executed="no")
         try:
-            _make_private(self._config.state_dir)
+            _prepare(self._config)
             transport = self._make()
             transport.card = self._config.card()
             self.engine = Engine(self._config, transport)
@@ -133,8 +134,12 @@ class Lifetime:
         return transport
 
 
-def _make_private(folder: str) -> None:
-    """Make the folder for what must outlive the process. Raises OSError naming it when that is impossible."""
+def _prepare(config: MeshConfig) -> None:
+    """Make the folder for what must outlive the process, and the key in it.
+
+    Raises OSError naming what is impossible, ValueError for a key file that is none.
+    """
+    folder = config.state_dir
     if not folder:
         return
     try:
@@ -144,3 +149,4 @@ def _make_private(folder: str) -> None:
             raise
         if os.stat(folder).st_mode & 0o077:  # it is the user's: say so, and leave it as it is
             logger.warning("state_dir=%s: others may look into this folder; chmod 700 would keep them out", folder)
+    Identity.load(config.identity_file)  # made here, for whichever transport uses it

@@ -122,6 +122,19 @@ class Paths:
         self.core.changed()
         self.out.flush(peer)
 
+    def refused(self, peer: PeerState, why: MeshError) -> None:
+        """What answers at this name is not the peer: everything that waits for it ends."""
+        outbox = peer.session.outbox
+        for waiting in list(self.core.pending.of(peer.id)):
+            entry = outbox.entries.get(waiting.id)
+            if entry is not None:
+                self.out.end(peer, entry, why)
+            else:
+                self.out.fail(peer, waiting.id, why)
+        for entry in list(outbox.entries.values()):
+            self.out.end(peer, entry, why)
+        self.out.give_room(peer)
+
     def _give_up(self, peer: PeerState, *, everything: bool) -> None:
         """Tell those who wait. Messages stay until their time to live is over, unless the peer was never there."""
         why = peer.dial_error or "no open channel"

@@ -174,7 +174,7 @@ class Receiver:
     def say_hello(self, peer: PeerState) -> None:
         """Tell the peer our epoch."""
         peer.hello_sent = True
-        self.out.control(peer, frames.hello(self.core.name, peer.id, self.core.ids.epoch))
+        self.out.control(peer, frames.hello(self.core.name, peer.id, self.core.ids.epoch, self.core.card))
 
     def _cancel(self, peer: PeerState, id_: str) -> None:
         incoming = peer.session.inbox.cancel(id_)

@@ -9,7 +9,16 @@ from typing import Any
 
 from ..delivery.outbox import Entry
 from ..delivery.pending import Waiting
-from ..errors import Busy, MeshClosed, MeshError, MeshTimeout, MessageTooBig, PeerUnreachable, RemoteError
+from ..errors import (
+    Busy,
+    IdentityMismatch,
+    MeshClosed,
+    MeshError,
+    MeshTimeout,
+    MessageTooBig,
+    PeerUnreachable,
+    RemoteError,
+)
 from ..protocol.envelope import Frame
 from ..protocol.limits import is_message_id, is_peer_id
 from . import frames
@@ -33,7 +42,7 @@ class Requests:
     def target(self, peer: str) -> PeerState:
         """The state of a peer that is about to be written to.
 
-        Raises MeshClosed, ValueError, PeerUnreachable.
+        Raises MeshClosed, ValueError, PeerUnreachable, IdentityMismatch.
         """
         core = self.core
         if core.closing:
@@ -43,6 +52,8 @@ class Requests:
             if not is_peer_id(peer):
                 raise ValueError(f"peer {peer!r} is not a peer id")
             state = core.peer(peer)
+        if state.distrust:
+            raise IdentityMismatch(peer, state.distrust)
         if peer == core.name:
             raise PeerUnreachable(peer, "that is this agent itself")
         return state

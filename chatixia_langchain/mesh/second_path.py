@@ -33,6 +33,7 @@ class SecondPath:
         self._mailbox: MailboxTransport | None = None
         self._api: RegistryApi | None = None
         self._registered = False
+        self._has_card = False  # ours to register; a mailbox that is the first path does that by itself
 
     def _make(self) -> None:
         """Make the registry's client. Imported here: it costs as much as the rest, and a sidecar starts meanwhile."""
@@ -43,14 +44,15 @@ class SecondPath:
         from ..transport.registry_api import RegistryApi
 
         self._api = RegistryApi(config)
-        if transport != "mailbox":  # else it is the first path, and registers by itself
+        self._has_card = transport != "mailbox"
+        if self._has_card and not self._engine.trust.strict:  # the mailbox shows nobody's key
             self._mailbox = MailboxTransport(config, self._api, presence=False)
 
     async def register(self) -> None:
         """Put our card into the directory. Raises RegistryRefused; a registry that is away is tried again later."""
         await asyncio.sleep(0)  # let the transport begin
         self._make()
-        if self._api is None or self._mailbox is None:
+        if self._api is None or not self._has_card:
             return
         try:
             await self._api.register()
@@ -70,8 +72,9 @@ class SecondPath:
         directory.refresh()
         for peer in core.snapshot():  # joined while we started
             directory.want(peer)
-        if self._mailbox is not None:
+        if self._has_card:
             core.spawn(self._api.keep_registered(), "card")
+        if self._mailbox is not None:
             core.spawn(self._open_mailbox(self._mailbox), "mailbox")
 
     async def _open_mailbox(self, mailbox: MailboxTransport) -> None:

@@ -32,6 +32,7 @@ async def status(engine: Engine, lifetime: Lifetime) -> dict[str, Any]:
         "why": lifetime.why,
         "version": core.info.version,
         "fingerprint": core.info.fingerprint,
+        "trust": engine.trust.mode,
         "registry": core.config.registry,
         "link_up": core.link_up,
         "mailbox": core.mailbox is not None,

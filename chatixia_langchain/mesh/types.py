@@ -37,9 +37,12 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class PeerEvent:
-    """A peer changed: `joined`/`left` by the registry's word, `connected`/`disconnected` by its channel."""
+    """A peer changed: `joined`/`left` by the registry's word, `connected`/`disconnected` by its channel.
 
-    kind: Literal["joined", "left", "connected", "disconnected"]
+    `refused`: what answered at this name is not the peer that is known by it; `reason` says why.
+    """
+
+    kind: Literal["joined", "left", "connected", "disconnected", "refused"]
     peer: str
     reason: str = ""
 

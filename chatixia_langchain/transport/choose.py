@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from ..config import MeshConfig, environment
 from ..errors import SidecarNotFound
+from ..identity import Identity
 from .base import Transport
 from .memory import MemoryHub
 
@@ -54,7 +55,7 @@ def _make(name: str, config: MeshConfig, hub: MemoryHub | None) -> Transport:
         case "aiortc":
             from .rtc import RtcTransport
 
-            return RtcTransport(config)
+            return RtcTransport(config, identity=Identity.load(config.identity_file) if config.identity_file else None)
         case "mailbox":
             from .mailbox import MailboxTransport
 

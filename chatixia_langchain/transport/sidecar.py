@@ -43,6 +43,8 @@ def sidecar_environment(config: MeshConfig, env: Mapping[str, str]) -> dict[str,
     out.setdefault("RUST_LOG", "warn")
     out |= {"SIGNALING_URL": config.signaling_url, "TOKEN_URL": config.token_url, "API_KEY": config.api_key.reveal()}
     out |= {"PEER_ID": config.name, "DIAL": config.dial}
+    if config.identity_file:
+        out["IDENTITY_FILE"] = config.identity_file
     if config.ice_servers:
         out["ICE_SERVERS"] = msgspec.json.encode([dict(s) for s in config.ice_servers]).decode()
     return out | dict(config.extra_env)

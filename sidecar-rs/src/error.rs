@@ -86,6 +86,7 @@ codes! {
     ToolRefused "tool_refused" false No,
     Interrupted "interrupted" false Unknown,
     Held "held" true No,
+    IdentityMismatch "identity_mismatch" false No,
 }
 
 impl fmt::Display for Code {

@@ -14,6 +14,7 @@ LAYER = {
     "identity": 1,
     "config": 2,
     "delivery": 2,
+    "trust": 2,
     "transport": 3,
     "mesh": 4,
     "agent": 5,
