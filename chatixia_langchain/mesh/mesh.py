@@ -12,12 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, Unpack
-
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from ..config import MeshConfig
 from ..errors import MeshClosed, MeshError, PeerUnreachable
@@ -29,6 +26,7 @@ from .fanout import choose, gather, share_id
 from .feed import Feed, Taker
 from .lifetime import Lifetime
 from .options import AskOptions, BroadcastOptions, SendOptions
+from .own_loop import OwnLoop
 from .portal import Portal
 from .status import status
 from .stream import Ask, ReplyStream
@@ -89,8 +87,7 @@ class Mesh:
             **settings,
         )
         self._lifetime = Lifetime(self.config, given)
-        self._portal_scope: AbstractContextManager[BlockingPortal] | None = None
-        self._blocking: BlockingPortal | None = None
+        self._own_loop = OwnLoop(f"mesh-{name}", self.start, self.aclose)
         self.sync = SyncMesh(self)
 
     # life
@@ -115,27 +112,13 @@ class Mesh:
 
     def __enter__(self) -> Mesh:
         """Run the mesh on a loop in a thread of its own, for code that is not async: use `mesh.sync`, or the tools."""
-        scope = start_blocking_portal(backend="asyncio", name=f"mesh-{self.config.name}")
-        portal = scope.__enter__()
-        try:
-            portal.call(self.start)
-        except BaseException as exc:
-            scope.__exit__(type(exc), exc, exc.__traceback__)
-            raise
-        self._portal_scope, self._blocking = scope, portal
+        self._own_loop.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        scope, portal = self._portal_scope, self._blocking
-        self._portal_scope = self._blocking = None
-        if scope is None or portal is None:
-            return
-        try:
-            portal.call(self.aclose)
-        finally:
-            scope.__exit__(None, None, None)
+        self._own_loop.close()
 
     @property
     def closed(self) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
 from ..mesh.local import LocalMesh
 from ..mesh.mesh import Mesh
+from ..mesh.own_loop import OwnLoop
 
 T = TypeVar("T")
 
@@ -24,30 +24,15 @@ class HostedLocalMesh(LocalMesh):
 
     def __init__(self, *, transport: str | None = None, **settings: Any) -> None:
         super().__init__(transport=transport, **settings)
-        self._scope: AbstractContextManager[BlockingPortal] | None = None
-        self._portal: BlockingPortal | None = None
+        self._own_loop = OwnLoop("local-mesh", self.start, self.aclose)
 
     def __enter__(self) -> HostedLocalMesh:
         """Start the loop and the registry. Raises what `LocalMesh.start` raises."""
-        scope = start_blocking_portal(backend="asyncio", name="local-mesh")
-        portal = scope.__enter__()
-        try:
-            portal.call(self.start)
-        except BaseException as exc:
-            scope.__exit__(type(exc), exc, exc.__traceback__)
-            raise
-        self._scope, self._portal = scope, portal
+        self._own_loop.open()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        scope, portal = self._scope, self._portal
-        self._scope = self._portal = None
-        if scope is None or portal is None:
-            return
-        try:
-            portal.call(self.aclose)
-        finally:
-            scope.__exit__(None, None, None)
+        self._own_loop.close()
 
     async def join(self, name: str, **options: Any) -> Mesh:
         """See `LocalMesh.join`; from any loop."""
@@ -62,6 +47,6 @@ class HostedLocalMesh(LocalMesh):
 
     @property
     def _running(self) -> BlockingPortal:
-        if self._portal is None:
+        if self._own_loop.portal is None:
             raise RuntimeError("this mesh is not open: use it in a 'with' block")
-        return self._portal
+        return self._own_loop.portal
