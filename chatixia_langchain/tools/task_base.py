@@ -14,7 +14,7 @@ from ..errors import MeshError
 from ..mesh.types import Reply
 from .base import Call, tool_runtime
 from .door import DoorTool
-from .tasks import MeshTask, TaskBook, TaskTable, settled
+from .tasks import OVER, MeshTask, TaskBook, TaskTable, settled
 
 ASK_AGAIN_S = 2.0  # after a restart: how long a look waits for the peer to answer again
 
@@ -60,7 +60,7 @@ class TaskTool(DoorTool):
 
         An ask that this process does not know goes again under its id.
         """
-        if task["status"] not in ("running", "interrupted"):
+        if task["status"] in OVER:
             return task, None
         wait_s = 0.0
         if task["message_id"] not in self._table:

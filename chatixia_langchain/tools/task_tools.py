@@ -81,9 +81,9 @@ class MeshStartTaskTool(TaskTool):
         if id_ in known:  # the tool node runs again
             return text.task_started(id_, peer), {id_: known[id_]}
         task = MeshTask(
-            task_id=id_, peer=peer, description=description, instructions=description, message_id=message_id,
-            resume=None, conversation=id_, timeout_s=self.timeout_s, status="running", result="", usage={}, revision=0,
-            created_at=now(), updated_at=now(),
+            task_id=id_, peer=peer, description=description[: text.MAX_CARD_CHARS], instructions=description,
+            message_id=message_id, conversation=id_, resume=None, timeout_s=self.timeout_s, status="running",
+            result="", usage={}, revision=0, created_at=now(), updated_at=now(),
         )  # fmt: skip
         await self._table.start(self.mesh, task)
         return text.task_started(id_, peer), {id_: task}
@@ -205,6 +205,6 @@ class MeshListTasksTool(TaskTool):
         return text.task_list(shown), {id_: t for id_, t in live.items() if t is not known[id_]}
 
     async def _now(self, task: MeshTask) -> MeshTask:
-        if task["status"] == "running" and task["message_id"] not in self._table:
+        if task["message_id"] not in self._table:
             return task  # of before a restart: a look at it asks again
         return (await self._look(task))[0]

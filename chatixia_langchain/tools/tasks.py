@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, TypedDict
@@ -19,12 +20,15 @@ from ..mesh.budget import Usage
 from ..mesh.mesh import Mesh
 from ..mesh.types import DETACHED, Reply
 
+logger = logging.getLogger(__name__)
+
 MAX_RUNNING = 64  # asks of one mesh at once; past it a new task is refused as busy
 MAX_OUTCOMES = 64  # answers kept after their ask; one that was dropped is asked for again under its id
-MAX_TASKS = 256  # tasks of one graph's state, or of one toolkit; past it the oldest that is over is forgotten
+MAX_TASKS = 100  # tasks of one graph's state, or of one toolkit; past it the oldest that is over is forgotten
 MAX_RESULT_CHARS = 16_000  # of a result: the state is written at every step, and a model reads it whole
 
 Status = Literal["running", "success", "error", "cancelled", "interrupted"]
+OVER = ("success", "error", "cancelled")
 
 
 class MeshTask(TypedDict):
@@ -58,7 +62,9 @@ def merge_tasks(old: Mapping[str, MeshTask] | None, new: Mapping[str, MeshTask] 
 
 
 def changed(task: MeshTask, **fields: Any) -> MeshTask:
-    """A copy of `task` with `fields`, dated now."""
+    """A copy of `task` with `fields`, dated now; what is over is not asked again, and needs no text for it."""
+    if fields["status"] in OVER:
+        fields["instructions"] = ""
     return {**task, **fields, "updated_at": now()}  # type: ignore[typeddict-item]
 
 
@@ -144,6 +150,7 @@ class TaskTable:
         self._forget()
         ask = self._asks[id_] = asyncio.create_task(_ask(mesh, task), name=f"mesh-task-{task['task_id']}")
         await asyncio.sleep(0)  # its first step checks the peer's name and the size of the text
+        logger.info("task begins peer=%s id=%s", task["peer"], id_)
         refused = ask.exception() or ask.result() if ask.done() else None
         if isinstance(refused, Exception):
             del self._asks[id_]
@@ -162,6 +169,7 @@ class TaskTable:
         """Cancel the ask, if it runs; the peer is told, and stops."""
         ask = self._asks.get(message_id)
         if ask is not None and not ask.done():
+            logger.info("task is stopped id=%s", message_id)
             ask.cancel()
             await asyncio.gather(ask, return_exceptions=True)
 

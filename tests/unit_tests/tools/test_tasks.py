@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -182,6 +183,18 @@ async def test_a_long_result_is_capped(worker: Worker) -> None:
     result = await look(tools, await started(tools, "long"))
     assert MAX_RESULT_CHARS < len(result.content) < MAX_RESULT_CHARS + 500
     assert "[cut off: 100000 characters in all]" in result.content
+
+
+async def test_a_record_is_plain_json_and_keeps_no_more_of_a_text_than_is_needed(worker: Worker) -> None:
+    """The state is written at every step of the graph."""
+    tools = tools_of(worker.a)
+    id_ = await started(tools, "d" * 10_000)
+    (running,) = (await tools["check_task"].ainvoke(call(tools["check_task"], task_id=id_))).artifact.values()
+    assert len(running["instructions"]) == 10_000, "to be asked again after a restart"
+    worker.go.set()
+    (done,) = (await look(tools, id_)).artifact.values()
+    assert json.loads(json.dumps(done)) == done
+    assert (done["instructions"], len(done["description"])) == ("", 300)
 
 
 async def test_past_the_bound_a_task_is_refused_and_one_that_ends_makes_room(
