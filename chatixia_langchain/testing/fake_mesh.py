@@ -151,12 +151,11 @@ class FakeMesh(Mesh):
 
     async def aclose(self) -> None:
         """Close all members. Idempotent; from any task, loop or thread. Raises what broke the serving of an agent."""
-        if self._lifetime.engine is not None and self._lifetime.portal is not None:
-            try:
-                await self._lifetime.portal.call(self._close_others)
-            finally:
-                await super().aclose()
-        else:
+        portal = self._lifetime.portal
+        try:
+            if portal is not None and portal.loop.is_running():
+                await portal.call(self._close_others)
+        finally:
             await super().aclose()
 
     async def _close_others(self) -> None:

@@ -173,7 +173,8 @@ def _fragments(answer: AIMessage) -> list[AIMessageChunk]:
         heads = [tool_call_chunk(name=call["name"], id=call["id"], args="", index=index)]
         rest = [tool_call_chunk(args=text[at : at + 16], index=index) for at in range(0, len(text), 16)]
         parts += [AIMessageChunk(content="", tool_call_chunks=[piece]) for piece in heads + rest]
-    last = parts.pop() if parts else AIMessageChunk(content="")
+    # As OpenAI's: the last chunk has no fragment of a call. LangChain's typed events would lose it there.
+    last = parts.pop() if parts and not answer.tool_calls else AIMessageChunk(content="")
     about = {"usage_metadata": answer.usage_metadata, "response_metadata": answer.response_metadata}
     return [*parts, last.model_copy(update={**about, "chunk_position": "last"})]
 

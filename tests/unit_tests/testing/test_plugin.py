@@ -69,7 +69,7 @@ def test_each_fixture_works_with_a_loop_and_without(run: Callable[..., pytest.Ru
     run(USES_ALL, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=3)
 
 
-def test_unused_it_imports_nothing(pytester: pytest.Pytester) -> None:
+def test_unused_it_imports_nothing_and_it_can_be_turned_off(pytester: pytest.Pytester) -> None:
     """Every project that has the package installed loads the plugin with each run of pytest, by its entry point."""
     pytester.makepyfile(
         """
@@ -83,7 +83,11 @@ def test_unused_it_imports_nothing(pytester: pytest.Pytester) -> None:
         """
     )
     # LangSmith's own plugin imports langchain-core: it must not be taken for ours.
-    pytester.runpytest_subprocess("-q", "-p", "no:langsmith_plugin", timeout=120).assert_outcomes(passed=1)
+    argv = ("-q", "-p", "no:langsmith_plugin")
+    pytester.runpytest_subprocess(*argv, timeout=120).assert_outcomes(passed=1)
+    off = pytester.runpytest_subprocess(*argv, "-p", "no:chatixia_langchain", timeout=120)
+    off.assert_outcomes(failed=1)
+    off.stdout.fnmatch_lines(["*hasplugin('chatixia_langchain')*"])
 
 
 def test_its_fixtures_are_documented(run: Callable[..., pytest.RunResult]) -> None:
