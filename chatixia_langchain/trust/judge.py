@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from .cards import CardError, MeshRoot
 from .known import KnownPeers, normal
+
+if TYPE_CHECKING:
+    from .cards import MeshRoot  # its library is for those who have a root
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ class Trust:
         try:
             card = self._root.card(text, now=now)
             self._read_revocations()
-        except CardError as exc:
+        except ValueError as exc:  # CardError
             return f"the card of {peer!r} is not taken: {exc}"
         if card.name != peer:
             return f"{peer!r} shows the card of {card.name!r}"
