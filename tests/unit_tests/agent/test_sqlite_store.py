@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sqlite3
@@ -143,6 +142,7 @@ async def test_killed_in_the_middle_of_its_writes_every_turn_is_whole(tmp_path: 
         '{"role": "tool", "content": "x"}',
         '{"role": "ai", "content": "x", "calls": [{"name": "rm"}]}',
         '{"role": "human", "content": "x", "note": 5}',
+        '{"role": "ai", "content": "x", "calls": [], "additional_kwargs": 5}',
         "[]",
         "{",
     ],
@@ -159,8 +159,19 @@ async def test_rows_that_are_no_messages_are_named_and_build_nothing(tmp_path: P
         await store.load("t")
 
 
-def test_extra_fields_of_a_message_are_not_carried() -> None:
-    """Only what is written out here survives: an `lc` key in additional arguments is gone."""
-    message = AIMessage("x", additional_kwargs={"lc": 1, "type": "constructor"}, response_metadata={"a": 1})
-    assert "lc" not in json.loads(encode(message))
-    assert decode(encode(message)) == AIMessage("x")
+def test_what_a_provider_wants_back_is_kept_as_plain_json() -> None:
+    """Thought signatures, say. Objects are left out, and a dict that names a class stays a dict."""
+    named = {"lc": 1, "type": "constructor", "id": ["langchain_core", "prompts", "PromptTemplate"], "kwargs": {}}
+    extra = {"signature": "abc", "named": named, "client": object()}
+    message = AIMessage("x", additional_kwargs=extra, response_metadata={"model_provider": "p"})
+    kept = decode(encode(message))
+    assert kept == AIMessage(
+        "x", additional_kwargs={"signature": "abc", "named": named}, response_metadata={"model_provider": "p"}
+    )
+    assert type(kept.additional_kwargs["named"]) is dict
+
+
+def test_of_other_roles_nothing_more_is_carried() -> None:
+    message = HumanMessage("x", additional_kwargs={"lc": 1, "type": "constructor"}, response_metadata={"a": 1})
+    assert "constructor" not in encode(message)
+    assert decode(encode(message)) == HumanMessage("x")
