@@ -8,7 +8,6 @@ import os
 
 from ..config import MeshConfig
 from ..errors import MeshClosed
-from ..identity import Identity
 from ..transport.base import Transport
 from ..transport.choose import make_transport
 from .engine import Engine
@@ -149,4 +148,6 @@ def _prepare(config: MeshConfig) -> None:
             raise
         if os.stat(folder).st_mode & 0o077:  # it is the user's: say so, and leave it as it is
             logger.warning("state_dir=%s: others may look into this folder; chmod 700 would keep them out", folder)
+    from ..identity import Identity  # its library is for those who keep a key
+
     Identity.load(config.identity_file)  # made here, for whichever transport uses it

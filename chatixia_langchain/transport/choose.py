@@ -7,7 +7,6 @@ from importlib.util import find_spec
 
 from ..config import MeshConfig, environment
 from ..errors import SidecarNotFound
-from ..identity import Identity
 from .base import Transport
 from .memory import MemoryHub
 
@@ -53,6 +52,7 @@ def _make(name: str, config: MeshConfig, hub: MemoryHub | None) -> Transport:
 
             return SidecarTransport(config)
         case "aiortc":
+            from ..identity import Identity
             from .rtc import RtcTransport
 
             return RtcTransport(config, identity=Identity.load(config.identity_file) if config.identity_file else None)
