@@ -31,8 +31,7 @@ class Exchange:
         self._resumable = options.get("message_id") is not None  # else a node that runs again asks anew
         self._run_manager = run_manager
         self._listeners = Listeners(peer, run_manager, runtime)
-        # Left out, LangChain decides by itself: it streams for `astream_events` and the stream mode "messages".
-        self._how: dict[str, Any] = {"stream": True} if self._listeners.stream else {}
+        self._how: dict[str, Any] = {"streaming": True} if self._listeners.stream else {}
         self._spent = Usage()
         self._id: str | None = None  # under which LangChain streamed the answer
         self._of = ""  # the request that the peer paused on
@@ -51,7 +50,7 @@ class Exchange:
                 if not self._listeners.any_handler and not self._listeners.stream:
                     await run.aask()
                 while run.reply is None:
-                    self._id = (await RemoteModel(run=run).ainvoke(*self._call(), **self._how)).id
+                    self._id = (await RemoteModel(run=run, **self._how).ainvoke(*self._call())).id
             finally:
                 await run.aclose()
             if self._finished(run.reply):
@@ -65,7 +64,7 @@ class Exchange:
                 if not self._listeners.any_handler and not self._listeners.stream:
                     run.ask()
                 while run.reply is None:
-                    self._id = RemoteModel(run=run).invoke(*self._call(), **self._how).id
+                    self._id = RemoteModel(run=run, **self._how).invoke(*self._call()).id
             finally:
                 run.close()
             if self._finished(run.reply):

@@ -101,7 +101,11 @@ class RemoteModel(BaseChatModel):
     """The model of a peer, as far as this side sees it: each call is the next step of one `RemoteRun`."""
 
     run: Any = Field(exclude=True, repr=False)
+    streaming: bool = False  # True: `invoke` streams. Left out, LangChain decides: it does where its own handlers are
     cache: Any = False  # an answer of a peer is for one conversation; a cache would give it to another
+
+    def __repr__(self) -> str:
+        return f"RemoteModel(peer={self.run.peer!r})"  # LangChain asks for it at every call; pydantic's takes 0.3 ms
 
     @property
     def _llm_type(self) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core._api import LangChainBetaWarning
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.globals import set_llm_cache
@@ -73,6 +75,18 @@ async def by_events_of_the_tool_alone(tool: MeshTool) -> AsyncIterator[str]:
             yield event["data"]["chunk"].text
 
 
+async def by_typed_events(tool: MeshTool) -> AsyncIterator[str]:
+    """v3 of the events, which is experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LangChainBetaWarning)
+        run: Any = asking(tool).astream_events(QUESTION, THREAD, version="v3")
+        run = await run if asyncio.iscoroutine(run) else run
+        async for part in run:
+            event, about = part["params"]["data"] if part["method"] == "messages" else ({}, {})
+            if event.get("event") == "content-block-delta" and about["langgraph_node"] == "tools":
+                yield event["delta"]["text"]
+
+
 class Tokens(BaseCallbackHandler):
     """A plain handler, as every LangChain user writes one."""
 
@@ -126,6 +140,7 @@ WAYS = [
     by_tools,
     by_events,
     by_custom_events,
+    by_typed_events,
     by_events_of_the_tool_alone,
     by_callback,
     by_async_callback,
