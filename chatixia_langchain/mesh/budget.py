@@ -23,7 +23,10 @@ MAX_NAME_CHARS: Final = 256
 
 @dataclass(slots=True)
 class Usage:
-    """What one request used: `turns` and tokens by model of the agent itself, and by peer what it asked of others."""
+    """What one request used: `turns` and tokens by model of the agent itself, and by peer what it asked of others.
+
+    May be read while another thread adds to it: models run in threads too.
+    """
 
     turns: int = 0
     models: dict[str, Tokens] = field(default_factory=dict)
@@ -48,7 +51,7 @@ class Usage:
         """The tokens of the whole tree."""
         result = dict.fromkeys(KEYS, 0)
         for usage in self._walk():
-            for tokens in usage.models.values():
+            for tokens in list(usage.models.values()):
                 for key in KEYS:
                     result[key] += tokens[key]
         return result
@@ -59,16 +62,16 @@ class Usage:
 
     def _walk(self) -> Iterator[Usage]:
         yield self
-        for peer in self.peers.values():
+        for peer in list(self.peers.values()):
             yield from peer._walk()
 
     def to_json(self) -> dict[str, Any]:
         """The tree as plain JSON, as a reply carries it in `meta["usage"]`; empty parts are left out."""
         plain: dict[str, Any] = {"turns": self.turns} if self.turns else {}
         if self.models:
-            plain["models"] = {name: dict(tokens) for name, tokens in self.models.items()}
+            plain["models"] = {name: dict(tokens) for name, tokens in list(self.models.items())}
         if self.peers:
-            plain["peers"] = {peer: usage.to_json() for peer, usage in self.peers.items()}
+            plain["peers"] = {peer: usage.to_json() for peer, usage in list(self.peers.items())}
         return plain
 
     @classmethod

@@ -100,6 +100,11 @@ class _Reading:
         return self._task.result()
 
     @property
+    def running(self) -> bool:
+        """True while the reply is awaited. From any thread."""
+        return self._task is not None and not self._task.done()
+
+    @property
     def whole(self) -> Reply | None:
         """The reply if it is there. From any thread."""
         task = self._task
@@ -145,6 +150,8 @@ class _Reader:
 
     def __del__(self) -> None:
         """A stream was dropped, on whatever thread: its request must not outlive it."""
+        if not self._reading.running:
+            return
         try:
             self._portal.loop.call_soon_threadsafe(self._reading.cancel)
         except RuntimeError:

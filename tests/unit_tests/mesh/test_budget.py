@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from typing import Any
 
@@ -44,6 +46,30 @@ def test_two_replies_of_one_peer_are_added() -> None:
     assert usage.peers["b"].turns == 2
     assert usage.peers["b"].peers["c"].models["n"]["total_tokens"] == 10
     assert usage.total()["total_tokens"] == 44
+
+
+def test_usage_is_read_while_another_thread_adds_to_it() -> None:
+    """A model in a thread is counted while its turn asks what is left."""
+    usage = Usage()
+
+    def add() -> None:
+        for number in range(5_000):
+            usage.add_model(f"m{number}", 1, 1)
+            usage.add_peer(f"p{number}", Usage(turns=1))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=add)
+    try:
+        thread.start()
+        while thread.is_alive():
+            usage.total()
+            usage.all_turns()
+            usage.to_json()
+    finally:
+        sys.setswitchinterval(before)
+        thread.join(10)
+    assert (usage.total()["total_tokens"], usage.all_turns()) == (10_000, 5_000)
 
 
 def nested(depth: int) -> dict[str, Any]:
