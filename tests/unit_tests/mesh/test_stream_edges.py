@@ -230,3 +230,19 @@ async def test_a_read_cancelled_in_another_loop_as_its_chunk_comes_loses_nothing
     reading = asyncio.ensure_future(in_thread(lambda: asyncio.run(impatient())))
     await words(await b.incoming().__anext__())
     assert await reading == "one two three "
+
+
+async def test_text_that_still_waits_when_the_answer_is_given_is_not_sent(members: Members) -> None:
+    """The reply has it: chunks behind it would only be in the way."""
+    a, b = await members.join("a"), await members.join("b")
+    stream = a.ask_stream("b", "x", timeout=20)
+    await stream.__aenter__()
+    incoming = await b.incoming().__anext__()
+    for _ in range(5):
+        b.send_nowait("a", "f" * 200_000)
+    for number in range(3_000):
+        await incoming.chunk(f"word {number} ")
+    sent = (await b.status())["counters"]["chunks_sent"]
+    await incoming.reply("done")
+    assert (await stream.reply()).content == "done"
+    assert (await b.status())["counters"]["chunks_sent"] == sent < 3_000
