@@ -16,7 +16,7 @@ from langchain.agents.middleware import (
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from chatixia_langchain import LocalMesh, Mesh, MeshAgent, MeshError
 from chatixia_langchain.agent.mesh_agent import TurnEvent
@@ -148,24 +148,64 @@ async def test_a_request_that_was_never_answered_is_failed_when_the_run_ends(pai
     assert "mesh_requests" not in result, "our own bookkeeping is not the user's"
 
 
-async def test_a_run_that_breaks_fails_its_requests(pair: Pair) -> None:
-    def broken(messages: list[BaseMessage], _: tuple[str, ...]) -> str:
-        raise KeyError("bug")
-
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("where", ["model", "tool"])
+async def test_a_run_that_breaks_fails_its_requests(pair: Pair, where: str, sync: bool) -> None:
     @tool
     def breaks() -> str:
         """Break."""
         raise KeyError("bug")
 
-    def calls(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage:
+    def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage:
+        if where == "model":
+            raise KeyError("bug")
         return AIMessage("", tool_calls=[{"name": "breaks", "args": {}, "id": "c1"}])
 
-    for agent in (pair.agent(broken), pair.agent(calls, tools=[breaks])):
-        ask = await pair.asks("what is 2+2?", timeout=60)
-        with pytest.raises(KeyError):
-            await agent.ainvoke(GO)
-        with pytest.raises(MeshError, match="without an answer"):
-            await ask
+    agent = pair.agent(rule, tools=[breaks])
+    ask = await pair.asks("what is 2+2?", timeout=60)
+    with pytest.raises(KeyError):
+        await (asyncio.to_thread(agent.invoke, GO) if sync else agent.ainvoke(GO))
+    with pytest.raises(MeshError, match="without an answer"):
+        await ask
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_tool_that_asks_a_human_keeps_the_requests_open(pair: Pair, sync: bool) -> None:
+    """A pause is no end, though it leaves the tool as an exception does."""
+
+    @tool
+    def careful() -> str:
+        """Ask first."""
+        return str(interrupt("may I?"))
+
+    def rule(messages: list[BaseMessage], tools: tuple[str, ...]) -> AIMessage | str:
+        if not any(isinstance(m, ToolMessage) for m in messages):
+            return AIMessage("", tool_calls=[{"name": "careful", "args": {}, "id": "c1"}])
+        if "mesh_reply" not in tools:
+            return "done"
+        args = {"message_id": reference(messages), "content": messages[-1].text}
+        return AIMessage("", tool_calls=[{"name": "mesh_reply", "args": args, "id": "c2"}])
+
+    agent = pair.agent(rule, tools=[careful], saver=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+
+    def run(given: Any) -> Any:
+        return asyncio.to_thread(agent.invoke, given, config) if sync else agent.ainvoke(given, config)
+
+    ask = await pair.asks("what is 2+2?", timeout=60)
+    assert (await run(GO))["__interrupt__"]
+    await asyncio.sleep(0.1)
+    assert not ask.done()
+    await run(Command(resume="4"))
+    assert (await ask).content == "4"
+
+
+async def test_an_answer_that_is_too_big_is_told_to_both(pair: Pair) -> None:
+    ask = await pair.asks("tell all", timeout=60)
+    result = await pair.agent(replies("x" * 300_000)).ainvoke(GO)
+    assert result["messages"][-1].text.startswith("[error] [message_too_big]")
+    with pytest.raises(MeshError, match="too big"):
+        await ask
 
 
 async def test_a_run_that_is_cancelled_fails_its_requests(pair: Pair) -> None:
@@ -390,7 +430,24 @@ async def test_without_an_inbox_mail_stays_where_it_is(pair: Pair) -> None:
     await pair.lies()
 
 
-async def test_a_closed_mesh_costs_no_run(pair: Pair) -> None:
-    await pair.a.aclose()
-    result = await pair.agent(lambda m, t: "ok").ainvoke(GO)
-    assert result["messages"][-1].text == "ok"
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_closed_mesh_costs_no_run(pair: Pair, sync: bool) -> None:
+    """Closed before it, and closed in the middle of it with a request open."""
+
+    @tool
+    def close() -> str:
+        """Close the mesh."""
+        asyncio.run(pair.a.aclose())
+        return "closed"
+
+    def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage | str:
+        if isinstance(messages[-1], ToolMessage):
+            return "ok"
+        return AIMessage("", tool_calls=[{"name": "close", "args": {}, "id": "c1"}])
+
+    agent = pair.agent(rule, tools=[close])
+    ask = await pair.asks("what is 2+2?", timeout=5)
+    for _ in range(2):
+        result = await (asyncio.to_thread(agent.invoke, GO) if sync else agent.ainvoke(GO))
+        assert result["messages"][-1].text == "ok"
+    await asyncio.gather(ask, return_exceptions=True)
