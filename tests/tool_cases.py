@@ -10,8 +10,18 @@ from chatixia_langchain import Mesh, MeshTool, MeshToolkit
 
 ASK = {"peer": "b", "message": "hello"}
 TASK = "the task"  # stands for the id of a task that was started
+SKILLS: list[dict[str, Any]] = [  # of peer `b`
+    {
+        "name": "search",
+        "input_schema": {
+            "properties": {"query": {"type": "string"}, "limit": {"type": "integer", "minimum": 1}},
+            "required": ["query"],
+        },
+    }
+]
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "ask_b": {"message": "hello"},
+    "b_search": {"query": "hello", "limit": 2},
     "mesh_list_peers": {},
     "mesh_ask": ASK,
     "mesh_send": ASK,
@@ -26,8 +36,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def tool_case(mesh: Mesh, name: str) -> tuple[BaseTool, dict[str, Any]]:
-    """One tool of a fresh toolkit, and what to give it; peer `b` must be there."""
-    made = {t.name: t for t in [MeshTool(mesh, peer="b"), *MeshToolkit(mesh).get_tools()]}
+    """One tool, of a fresh toolkit or of its own, and what to give it; peer `b` must be there, with `SKILLS`."""
+    own = [MeshTool(mesh, peer="b"), MeshTool(mesh, peer="b", skill="search")]
+    made = {t.name: t for t in [*own, *MeshToolkit(mesh).get_tools()]}
     arguments = ARGUMENTS[name]
     if arguments.get("task_id") == TASK:
         start = made["mesh_start_task"]

@@ -71,6 +71,9 @@ class RemoteAgent(Runnable[RemoteInput, Any]):
         self._running: set[str] = set()  # message ids of questions that wait: as many as the caller has at once
         self._lock = threading.Lock()  # sync calls come from many threads
 
+    def __repr__(self) -> str:
+        return f"RemoteAgent({self.peer!r})"
+
     def invoke(self, input: RemoteInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Ask, and block for the answer. Raises RuntimeError on the mesh's own loop."""
         return self._call_with_config(self._answer, input, config, run_type="chain", **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from langchain_tests.integration_tests import ToolsIntegrationTests
 
 from chatixia_langchain import Incoming, LocalMesh, Mesh, MeshAgent, MeshTool
 
-from ..tool_cases import ARGUMENTS, tool_case
+from ..tool_cases import ARGUMENTS, SKILLS, tool_case
 from .mesh.conftest import sidecar_binary
 
 pytestmark = pytest.mark.sidecar
@@ -30,7 +31,7 @@ def mesh() -> Iterator[Mesh]:
     with start_blocking_portal() as portal:
         local = portal.call(LocalMesh(transport="sidecar", sidecar_binary=sidecar_binary()).start)
         try:
-            a, b = portal.call(local.join, "a"), portal.call(local.join, "b")
+            a, b = portal.call(local.join, "a"), portal.call(partial(local.join, "b", skills=SKILLS))
             threading.Thread(target=lambda: b.call_sync(MeshAgent(b, echo).serve), daemon=True).start()
             a.sync.wait_for_peer("b")
             yield a

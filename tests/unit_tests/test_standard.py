@@ -14,13 +14,13 @@ from langchain_tests.unit_tests import ToolsUnitTests
 from chatixia_langchain import Incoming, Mesh, MeshAgent, MeshToolkit
 from chatixia_langchain.transport.memory import MemoryHub
 
-from ..tool_cases import ARGUMENTS, tool_case
+from ..tool_cases import ARGUMENTS, SKILLS, tool_case
 
 
 @pytest.fixture(scope="class")
 def mesh() -> Iterator[Mesh]:
     hub = MemoryHub()
-    with Mesh("b", transport=hub.transport("b")) as b, Mesh("a", transport=hub.transport("a")) as a:
+    with Mesh("b", transport=hub.transport("b"), skills=SKILLS) as b, Mesh("a", transport=hub.transport("a")) as a:
 
         async def echo(message: Incoming) -> str:
             return f"echo: {message.content}"
@@ -65,4 +65,4 @@ class TestIntegration(_Tool, ToolsIntegrationTests):  # type: ignore[misc]
 
 
 def test_the_table_has_every_tool_of_the_toolkit(mesh: Mesh) -> None:
-    assert {t.name for t in MeshToolkit(mesh).get_tools()} == set(ARGUMENTS) - {"ask_b"}
+    assert {t.name for t in MeshToolkit(mesh).get_tools()} == set(ARGUMENTS) - {"ask_b", "b_search"}
