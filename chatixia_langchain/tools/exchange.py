@@ -21,7 +21,7 @@ from .remote_run import RemoteModel, RemoteRun
 class Exchange:
     """One question. `options` are keyword arguments of `Mesh.ask`; `run_manager` is that of the tool or the agent.
 
-    All calls raise what `Mesh.ask` raises, GraphInterrupt, and RemoteInterrupted.
+    All calls raise MeshError, GraphInterrupt, and RemoteInterrupted.
     """
 
     def __init__(

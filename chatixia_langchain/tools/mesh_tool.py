@@ -9,9 +9,9 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, Field
 
 from ..agent import text
-from ..errors import PeerUnreachable
+from ..errors import MeshError, PeerUnreachable
 from ..mesh.mesh import Mesh
-from .base import Call, Injected, MeshBaseTool, MeshToolArtifact, MeshToolError, artifact, told, tool_runtime
+from .base import Call, Injected, MeshBaseTool, MeshToolArtifact, MeshToolError, artifact, tool_runtime
 from .exchange import Exchange
 from .skill import arguments_model, find_skill, given
 
@@ -112,8 +112,10 @@ class MeshTool(MeshBaseTool):
         **arguments: Any,
     ) -> tuple[str, MeshToolArtifact]:
         exchange = self._exchange(arguments, runtime, config, run_manager)
-        with told():
+        try:
             reply = exchange.answer()
+        except MeshError as exc:
+            raise MeshToolError(exc) from exc
         return reply.content, artifact(reply, exchange.usage)
 
     async def _arun(
@@ -125,8 +127,10 @@ class MeshTool(MeshBaseTool):
         **arguments: Any,
     ) -> tuple[str, MeshToolArtifact]:
         exchange = self._exchange(arguments, runtime, config, run_manager)
-        with told():
+        try:
             reply = await exchange.aanswer()
+        except MeshError as exc:
+            raise MeshToolError(exc) from exc
         return reply.content, artifact(reply, exchange.usage)
 
     def _exchange(

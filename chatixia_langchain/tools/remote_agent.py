@@ -53,8 +53,8 @@ class RemoteAgent(Runnable[RemoteInput, Any]):
         worked on again; the same text twice in one node, one after the other, is one question. If the peer's agent
         pauses for a human, so does the graph: `interrupt()` with the peer's name on it.
 
-    Raises what `Mesh.ask` raises, RemoteInterrupted when the peer pauses and there is no graph to pause, and ValueError
-    for an input that has nothing to ask.
+    Raises MeshError as `Mesh.ask` does, and for what cannot be sent; RemoteInterrupted when the peer pauses and there
+    is no graph to pause; ValueError for an input that has nothing to ask.
     """
 
     def __init__(

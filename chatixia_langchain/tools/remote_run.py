@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -24,12 +25,24 @@ from ..mesh.budget import Usage
 from ..mesh.mesh import Mesh
 from ..mesh.stream import ReplyStream, SyncReplyStream
 from ..mesh.types import Reply, ReplyChunk
-from .base import artifact
+from .base import artifact, illegal
 from .listeners import Listeners
 
 
+@contextmanager
+def _sendable() -> Iterator[None]:
+    """What the mesh cannot send is whoever named the peer or wrote the text to mend: a MeshError, no bug of ours."""
+    try:
+        yield
+    except ValueError as exc:
+        raise illegal(exc) from exc
+
+
 class RemoteRun:
-    """One request to a peer, by `ask` or by `ask_stream`, and its steps. Close it, however it ends."""
+    """One request to a peer, by `ask` or by `ask_stream`, and its steps. Close it, however it ends.
+
+    Raises MeshError, what cannot be sent included.
+    """
 
     def __init__(self, mesh: Mesh, peer: str, content: str, options: dict[str, Any], listeners: Listeners) -> None:
         self.mesh, self.peer, self.content, self.options = mesh, peer, content, options
@@ -41,14 +54,16 @@ class RemoteRun:
 
     async def aask(self) -> Reply:
         """Ask without a stream."""
-        self.reply = await self.mesh.ask(self.peer, self.content, **self.options)
+        with _sendable():
+            self.reply = await self.mesh.ask(self.peer, self.content, **self.options)
         if not self.reply.interrupts:
             await self.listeners.ahear(self.reply.content, 0)
         return self.reply
 
     def ask(self) -> Reply:
         """`aask` for code that is not async."""
-        self.reply = self.mesh.sync.ask(self.peer, self.content, **self.options)
+        with _sendable():
+            self.reply = self.mesh.sync.ask(self.peer, self.content, **self.options)
         if not self.reply.interrupts:
             self.listeners.hear(self.reply.content, 0)
         return self.reply
@@ -56,7 +71,8 @@ class RemoteRun:
     async def astep(self) -> AsyncIterator[str]:
         """The texts of the next step; after the last one `reply` is set."""
         stream = self._stream = self._stream or self.mesh.ask_stream(self.peer, self.content, **self.options)
-        chunk = self._ahead or await anext(stream, None)
+        with _sendable():
+            chunk = self._ahead or await anext(stream, None)
         self._ahead, step = None, 0 if chunk is None else chunk.step
         while chunk is not None and chunk.step == step and not _paused(stream):
             await self.listeners.ahear(chunk.text, step)
@@ -71,7 +87,8 @@ class RemoteRun:
         if self._blocking is None:
             self._blocking = self.mesh.sync.ask_stream(self.peer, self.content, **self.options)
         stream = self._blocking
-        chunk = self._ahead or next(stream, None)
+        with _sendable():
+            chunk = self._ahead or next(stream, None)
         self._ahead, step = None, 0 if chunk is None else chunk.step
         while chunk is not None and chunk.step == step and not _paused(stream):
             self.listeners.hear(chunk.text, step)

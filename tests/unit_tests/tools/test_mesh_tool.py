@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool, ToolException
 from langgraph.graph import START, MessagesState, StateGraph
@@ -21,9 +22,17 @@ from chatixia_langchain.mesh.context import current_turn
 from chatixia_langchain.mesh.types import Peer
 from chatixia_langchain.testing import ScriptedChat, ask_then_answer
 from chatixia_langchain.tools.base import MeshToolError
+from chatixia_langchain.tools.exchange import Exchange
 from chatixia_langchain.transport.memory import MemoryHub
 
 from .conftest import Far, echo
+
+
+class Tokens(BaseCallbackHandler):
+    """Someone who listens."""
+
+    def on_llm_new_token(self, token: str, **_: Any) -> None:
+        assert token
 
 
 def call(tool: BaseTool, /, **args: Any) -> dict[str, Any]:
@@ -97,12 +106,36 @@ async def test_unreachable_or_illegal_peer_is_the_models_to_mend(far: Far, peer:
 
 
 async def test_our_bug_still_raises(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ValueError too, though one of the mesh itself is the model's to mend."""
+
     async def bug(*args: Any, **kwargs: Any) -> None:
         raise KeyError("bug")
 
+    def wrong(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("bug")
+
+    tool = MeshTool(far.a, peer="b")
     monkeypatch.setattr(far.a, "ask", bug)
     with pytest.raises(KeyError):
-        await MeshTool(far.a, peer="b").ainvoke({"message": "x"})
+        await tool.ainvoke({"message": "x"})
+    monkeypatch.undo()
+    await far.serve(echo)
+    monkeypatch.setattr(Exchange, "_finished", wrong)
+    with pytest.raises(ValueError, match="bug"):
+        await tool.ainvoke({"message": "x"})
+
+
+@pytest.mark.parametrize("listening", [False, True])
+async def test_text_that_cannot_be_sent_is_the_models_to_mend(far: Far, listening: bool) -> None:
+    await far.serve(echo)
+    tool = MeshTool(far.a, peer="b")
+    config: Any = {"callbacks": [Tokens()]} if listening else {}
+    for result in (
+        await tool.ainvoke(call(tool, message="\ud800"), config),
+        await asyncio.to_thread(tool.invoke, call(tool, message="\ud800"), config),
+    ):
+        assert (result.status, result.content.split("]")[0]) == ("error", "[invalid_line")
+    assert far.asked == []
 
 
 async def test_foreign_tool_exception_is_not_swallowed(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
