@@ -18,6 +18,7 @@ from chatixia_langchain.agent.guard import acts
 from chatixia_langchain.testing import ScriptedChat
 from chatixia_langchain.tools.fanout_tool import MAX_ASKED
 
+from ...tool_cases import ARGUMENTS
 from .desk import Desk
 
 NAMES = {
@@ -89,6 +90,33 @@ async def test_the_names_are_fixed_and_who_only_reads_says_so(crowd: Crowd) -> N
     assert {t.name for t in tools} == NAMES
     assert {t.name for t in tools if not acts(t.metadata)} == READS
     assert {t.extras for t in tools} == {None}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+async def test_trap_a_sync_call_on_the_meshs_own_loop_says_so_at_once(crowd: Crowd, name: str) -> None:
+    """Instead of a deadlock, for every tool."""
+    tools = {t.name: t for t in MeshToolkit(crowd.a).get_tools()}
+    with pytest.raises(RuntimeError, match="own loop"):
+        tools[name].invoke(ARGUMENTS[name])
+
+
+@pytest.mark.parametrize("name", ["mesh_ask", "mesh_ask_many"])
+async def test_cancelling_a_call_on_another_loop_stops_the_peers_work(crowd: Crowd, name: str) -> None:
+    tools = {t.name: t for t in MeshToolkit(crowd.a).get_tools()}
+    args = {"message": "x"} | ({"peer": "d"} if name == "mesh_ask" else {"peers": ["d"]})
+
+    async def elsewhere() -> None:
+        call = asyncio.create_task(tools[name].ainvoke(args))
+        while not crowd.asked:
+            await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    async with asyncio.timeout(10):
+        await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+        while crowd.stopped != ["d"]:
+            await asyncio.sleep(0.01)
 
 
 async def test_two_peers_of_one_tool_name_are_an_error_at_build_time() -> None:
