@@ -115,6 +115,27 @@ async def test_allowing_one_tool_allows_no_other(kind: str) -> None:
         assert harm.done == ["send_secret"]
 
 
+@pytest.mark.parametrize("checkpointed", [True, False])
+async def test_conversation_goes_on_after_a_refused_tool(checkpointed: bool) -> None:
+    """The guard ends a plain graph in the middle of a step: its thread must not keep a call without a result."""
+    agents = pytest.importorskip("langchain.agents")
+    memory = pytest.importorskip("langgraph.checkpoint.memory")
+    harm = Harm()
+    saver = memory.InMemorySaver() if checkpointed else None
+    graph = agents.create_agent(harm.model(), harm.tools(), checkpointer=saver)
+    async with LocalMesh(transport="memory") as local:
+        victim, peer = await local.join("victim"), await local.join("peer")
+        serving = asyncio.create_task(MeshAgent(victim, graph).serve())
+        for _ in range(3):
+            with pytest.raises(MeshError, match="tool_refused"):
+                await peer.ask("victim", f"delete_files, {len(harm.read)}", conversation="c")
+            assert (await peer.ask("victim", f"hello {len(harm.read)}", conversation="c")).content == "nothing to do"
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+    assert harm.done == []
+    assert len(harm.read) == 6
+
+
 async def test_no_text_ends_its_fence() -> None:
     """Between the fences is all that the peer wrote; after the last one nothing follows."""
     words = texts()
