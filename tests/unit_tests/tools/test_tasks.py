@@ -470,3 +470,25 @@ async def test_a_task_goes_on_while_the_mesh_that_started_it_is_started_anew() -
         assert [m.content for m in made.began] == ["dig", "plain"]
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_task_whose_peer_was_restarted_says_so_and_can_go_on() -> None:
+    async with LocalMesh(transport="memory") as local:
+        made = Worker(await local.join("a"), await local.join("b"))
+        serving = asyncio.create_task(MeshAgent(made.b, made.work).serve())
+        await made.a.wait_for_peer("b")
+        tools = tools_of(made.a)
+        id_ = await started(tools, "dig")
+        await made.until(1)
+        await made.b.aclose()
+        await asyncio.gather(serving, return_exceptions=True)
+        made.b = await local.join("b")
+        serving = asyncio.create_task(MeshAgent(made.b, made.work).serve())
+        report = await look(tools, id_)
+        assert "error. [" in report.content
+        made.go.set()
+        await tools["update_task"].ainvoke({"task_id": id_, "instructions": "dig on"})
+        assert "done: dig on" in (await look(tools, id_)).content
+        assert len({m.conversation for m in made.began}) == 1
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
