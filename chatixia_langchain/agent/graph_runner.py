@@ -49,8 +49,10 @@ class GraphRunner:
 
     async def run(self, job: Job) -> Outcome:
         """Run one turn, or go on with the one that is paused."""
-        given: Any = {"messages": _mended(job)}
-        if job.resume is not None:
+        given: Any
+        if job.resume is None:
+            given = {"messages": _mended(job)}
+        else:
             from langgraph.types import Command
 
             given = Command(resume=dict(job.resume))
@@ -78,11 +80,12 @@ class StatelessGraph:
 
         Raises RuntimeError when the graph pauses: without a checkpointer it could never go on.
         """
-        result = await _run(self._graph, {"messages": [*job.history.messages, *job.messages]}, job)
+        came = job.messages()
+        result = await _run(self._graph, {"messages": [*job.history.messages, *came]}, job)
         if _is_paused(result):
             raise RuntimeError("the graph paused on an interrupt, and has no checkpointer: compile it with one")
         answer = answer_text(result)
-        await self._store.append(job.thread, [*job.messages, AIMessage(answer)])
+        await self._store.append(job.thread, [*came, AIMessage(answer)])
         return Outcome(answer)
 
 
@@ -106,5 +109,5 @@ def _mended(job: Job) -> list[BaseMessage]:
     had = list(job.history.messages)
     whole = repairs(had)
     if whole[: len(had)] == had:  # at the end, as a turn that was cut off leaves it: results are simply added
-        return [*whole[len(had) :], *job.messages]
-    return [RemoveMessage(REMOVE_ALL), *whole, *job.messages]
+        return [*whole[len(had) :], *job.messages()]
+    return [RemoveMessage(REMOVE_ALL), *whole, *job.messages()]

@@ -57,9 +57,9 @@ class History:
     interrupts: tuple[RemoteInterrupt, ...] = ()
     unfinished: bool = False
 
-    def knows(self, id_: str) -> bool:
-        """True when the message was given to the agent before."""
-        return any(message_id(m) == id_ for m in self.messages)
+    def ids(self) -> frozenset[str]:
+        """The messages that were given to the agent before."""
+        return frozenset(map(message_id, self.messages)) - {""}
 
     @property
     def last(self) -> Mapping[str, Any]:

@@ -10,24 +10,27 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from ..mesh.types import Incoming, RemoteInterrupt
-from .history import History
+from .history import History, human
 from .streaming import Emit
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One turn: the messages as they came, the same for a model, and a config whose `thread_id` is the conversation.
+    """One turn: the messages as they came, and a config whose `thread_id` is the conversation.
 
     `history` is what the runner's `look` gave just before. `emit` is None when nobody listens. `resume` holds the
-    values by interrupt when the turn goes on after a pause; then there are no messages.
+    values by interrupt when the turn goes on after a pause; then what came is the decision.
     """
 
     came: Sequence[Incoming]
-    messages: Sequence[BaseMessage]
     config: RunnableConfig
     history: History
     emit: Emit | None = None
     resume: Mapping[str, Any] | None = None
+
+    def messages(self) -> list[BaseMessage]:
+        """What came, for a model."""
+        return [human(message) for message in self.came] if self.resume is None else []
 
     @property
     def thread(self) -> str:

@@ -56,7 +56,7 @@ class LoopRunner:
         """Run one turn of the loop."""
         steps = Steps(job.emit)
         last: AIMessage = AIMessage("")
-        async for part in self._loop.astream(job.messages, thread_id=job.thread, config=job.config):
+        async for part in self._loop.astream(job.messages(), thread_id=job.thread, config=job.config):
             if isinstance(part, AIMessageChunk):
                 await steps.delta(str(part.text))
             elif isinstance(part, AIMessage):
@@ -96,13 +96,14 @@ class RunnableRunner:
 
     async def run(self, job: Job) -> Outcome:
         """Run one turn over the whole history, and keep it when it ended."""
-        given = [*job.history.messages, *job.messages]
+        came = job.messages()
+        given = [*job.history.messages, *came]
         if job.emit is None:
             result = await self._agent.ainvoke(given, job.config)
         else:
             result = await stream_runnable(self._agent, given, job.config, job.emit)
         answer = answer_text(result)
-        await self._store.append(job.thread, [*job.messages, AIMessage(answer)])
+        await self._store.append(job.thread, [*came, AIMessage(answer)])
         return Outcome(answer)
 
 

@@ -16,7 +16,7 @@ from ..mesh.budget import Usage
 from ..mesh.trace import turn_span
 from ..mesh.types import Incoming
 from .answers import Answers
-from .history import History, human
+from .history import History
 from .outcome import Job, Outcome, Runner
 from .paused import Paused, Pauses
 from .streaming import Emit
@@ -114,7 +114,6 @@ class Serving:
         listener = next((m for m in (last, self.answers.owed(work.thread)) if m is not None and m.stream), None)
         return Job(
             work.batch,
-            [human(m) for m in work.batch] if work.resume is None else [],
             config,
             work.history,
             _emit_to(listener) if listener is not None else None,

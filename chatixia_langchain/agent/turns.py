@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from ..errors import Cancelled, MeshError, RemoteError
 from ..mesh.types import Incoming
@@ -47,7 +48,7 @@ class Turns:
         """See `Router`."""
         try:
             history = await self._runner.look(thread)
-            if not _repeats(request, history):
+            if not _repeats(request, history, history.ids()):
                 return False
             await self._again(thread, request, history, request.message_id)
         except Exception as exc:
@@ -78,14 +79,16 @@ class Turns:
         if decision is not None:
             await self._decide(thread, last, decision, history)
             return True
-        if last.expects_reply and _repeats(last, history):
+        known = history.ids()
+        new = [m for m in batch if not _repeats(m, history, known)]
+        if last.expects_reply and not new:  # a request has a batch of its own
             await self._again(thread, last, history, last.message_id)
             return True
-        batch = [m for m in batch if not _repeats(m, history)]
         if history.interrupts:
             await self.pause(thread, last.peer, last.conversation)
-            return not batch
-        await self._serving.run(thread, batch, history)
+            return not new
+        if new:
+            await self._serving.run(thread, new, history)
         return True
 
     async def _again(self, thread: str, request: Incoming, history: History, id_: str) -> None:
@@ -124,13 +127,13 @@ class Turns:
         return f"it waits with no interrupt {unknown[0]!r}; with: {', '.join(sorted(waits))}" if unknown else ""
 
 
-def _repeats(message: Incoming, history: History) -> bool:
+def _repeats(message: Incoming, history: History, known: Collection[str]) -> bool:
     """True for a message that was worked on, and is not to be worked on again.
 
     A request that its asker cancelled in the middle, and now asks again, is to be.
     """
     id_ = message.message_id
-    if not history.knows(id_):
+    if id_ not in known:
         return False
     paused = bool(history.interrupts) and history.last_id == id_
     return message.attempt == 1 or paused or history.answer(id_) is not None

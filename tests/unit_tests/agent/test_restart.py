@@ -210,7 +210,7 @@ def test_tool_messages_are_no_answer() -> None:
     call = AIMessage("", tool_calls=[{"name": "x", "args": {}, "id": "1", "type": "tool_call"}])
     result = ToolMessage("y", tool_call_id="1")
     for messages in ([asked], [asked, call], [asked, call, result]):
-        assert History(messages).knows("m1")
+        assert History(messages).ids() == {"m1"}
         assert History(messages).answer("m1") is None
     done = [asked, call, result, AIMessage("done")]
     later = human(Incoming("a", "ho", "c", "m2", expects_reply=True))
