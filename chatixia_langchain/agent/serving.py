@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
@@ -32,7 +32,7 @@ class TurnEvent:
     `answer` is "" unless it ended, `error` unless it failed.
     """
 
-    kind: str
+    kind: Literal["began", "ended", "paused", "failed", "dropped"]
     thread_id: str
     messages: tuple[Incoming, ...]
     answer: str = ""

@@ -266,6 +266,26 @@ async def test_mail_for_a_paused_thread_is_bounded_and_stops_nobody_else() -> No
     await router.aclose()
 
 
+async def test_paused_threads_that_fill_all_room_stop_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were mail for one more conversation waited for, the decisions behind it could never come in."""
+    monkeypatch.setattr(conversation, "MAX_THREADS", 2)
+    turns, dropped = Turns(), list[str]()
+    turns.gate.set()
+    turns.paused = True
+    router = Router("me", turns, max_concurrency=1, max_queue=2, on_drop=lambda thread, m: dropped.append(m.content))
+    for name in ("x", "y"):
+        await router.feed(message(name, conversation=name))
+        await until_held(router)
+    await asyncio.wait_for(router.feed(message("z", conversation="z")), 5)
+    with pytest.raises(Busy):
+        await router.feed(message("q", conversation="z", expects_reply=True))
+    assert dropped == ["z"]
+    await router.feed(decision([], conversation="x"))
+    await turns.until(2)
+    assert turns.texts == [["decision"], ["x"]]
+    await router.aclose()
+
+
 async def test_a_feeder_that_waits_for_room_is_let_go_when_the_thread_pauses() -> None:
     """The turn that made it wait may itself end in a pause."""
     turns = Turns()
