@@ -101,6 +101,18 @@ async def test_turn_ends_when_its_tokens_are_used_up(kind: str) -> None:
     assert turn.spent.total()["total_tokens"] == 200
 
 
+async def test_turn_ends_when_its_time_is_used_up() -> None:
+    """A tool that took long is not followed by another call of a model."""
+    with peer_turn(max_seconds=60) as (turn, callbacks):
+        turn.started -= 60
+        with pytest.raises(MeshError, match="ms that request"):
+            await using("m").ainvoke("x", {"callbacks": callbacks})
+        loop = ChatLoop(ScriptedChat(rule=endless), tools=[step])
+        with pytest.raises(MeshError, match="ms that request"):
+            await loop.ainvoke("go", config={"callbacks": callbacks})
+    assert turn.spent.models == {}
+
+
 async def test_loop_messages_have_the_usage_of_their_own_step() -> None:
     def rule(messages: list[BaseMessage], _: tuple[str, ...]) -> AIMessage:
         done = isinstance(messages[-1], ToolMessage)
