@@ -49,7 +49,9 @@ class MeshTool(MeshBaseTool):
 
     Within an agent:
         `create_agent(model, [MeshTool(mesh, peer="researcher")])`. The message id comes from thread and tool call, so
-        a tool node that runs again is answered again and not worked on again.
+        a tool node that runs again is answered again and not worked on again. Whoever follows the agent's stream sees
+        the peer's tokens while it writes. If the peer's agent pauses for a human, so does the graph, when it has a
+        checkpointer and a thread: `interrupt()` with the peer's name on it.
 
     Raises ValueError when it is made with a skill that the peer's card does not have, or for a peer that is not known
     yet. A call raises MeshToolError (a ToolException, turned into an error ToolMessage by default) when the peer or the
