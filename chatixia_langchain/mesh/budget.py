@@ -69,9 +69,9 @@ class Usage:
         """The tree as plain JSON, as a reply carries it in `meta["usage"]`; empty parts are left out."""
         plain: dict[str, Any] = {"turns": self.turns} if self.turns else {}
         if self.models:
-            plain["models"] = {name: dict(tokens) for name, tokens in list(self.models.items())}
+            plain["models"] = {name: dict(tokens) for name, tokens in self.models.copy().items()}
         if self.peers:
-            plain["peers"] = {peer: usage.to_json() for peer, usage in list(self.peers.items())}
+            plain["peers"] = {peer: usage.to_json() for peer, usage in self.peers.copy().items()}
         return plain
 
     @classmethod
