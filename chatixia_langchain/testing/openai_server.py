@@ -147,8 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200, answer, cut=cut is not None)
 
     def _stream(self, body: Body, message: Body, finish: str, cut: int | None) -> None:
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
+        self._begin(200, "text/event-stream")
         self.send_header("transfer-encoding", "chunked")  # so that a client can tell a cut from an end
         self.end_headers()
         for sent, delta in enumerate(_deltas(message)):
@@ -168,14 +167,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%b\r\n" % (len(line), line))
         self.wfile.flush()
 
+    def _begin(self, status: int, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        # A kept connection would belong to the loop of one test, while clients are shared by many.
+        self.send_header("connection", "close")
+
     def _cut(self) -> None:
-        self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def _json(self, status: int, answer: Body, *, cut: bool = False) -> None:
         data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
+        self._begin(status, "application/json")
         self.send_header("content-length", str(len(data)))
         self.send_header("retry-after-ms", "1")
         self.end_headers()

@@ -59,8 +59,6 @@ class ScriptedChat(BaseChatModel):
     """
 
     rule: Rule
-    bound: tuple[str, ...] = ()
-    forced: bool = False
     model_name: str = "scripted"
     delay_s: float = 0.0
     failure: Exception | None = None
@@ -75,31 +73,25 @@ class ScriptedChat(BaseChatModel):
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
         tool_choice: str | bool | dict[str, Any] | None = None,
-        **_: Any,
+        **more: Any,
     ) -> Runnable[Any, AIMessage]:
-        """Return a copy that knows the names of `tools`.
+        """Return the model with `tools`, in the form of OpenAI, as arguments of each call.
 
         `tool_choice` as OpenAI has it: "auto", "none", "any" or "required" (or True), the name of a tool, or
         `{"type": "function", "function": {"name": ...}}`. Raises ValueError for a tool that is not among `tools`.
         """
-        names = tuple(convert_to_openai_tool(t)["function"]["name"] for t in tools)
-        if isinstance(tool_choice, dict):
-            tool_choice = str(tool_choice["function"]["name"])
-        if tool_choice in (None, False, "auto"):
-            return self.model_copy(update={"bound": names, "forced": False})
-        if tool_choice == "none":
-            return self.model_copy(update={"bound": (), "forced": False})
-        if tool_choice not in (True, "any", "required"):
-            if tool_choice not in names:
-                raise ValueError(f"tool_choice {tool_choice!r} is none of the tools: {', '.join(names)}")
-            names = (str(tool_choice),)
-        return self.model_copy(update={"bound": names, "forced": True})
+        given: dict[str, Any] = {"tools": [convert_to_openai_tool(t) for t in tools], **more}
+        if tool_choice not in (None, False):
+            given["tool_choice"] = tool_choice
+        _offered(given)
+        return self.bind(**given)
 
-    def _answer(self, messages: list[BaseMessage]) -> AIMessage:
-        said = self.rule(messages, self.bound)
+    def _answer(self, messages: list[BaseMessage], given: dict[str, Any]) -> AIMessage:
+        names, forced = _offered(given)
+        said = self.rule(messages, names)
         answer = AIMessage(said) if isinstance(said, str) else said
-        if self.forced and not any(call["name"] in self.bound for call in answer.tool_calls):
-            raise ValueError(f"tool_choice forces a call of {' or '.join(self.bound)}, and the rule made none")
+        if forced and not any(call["name"] in names for call in answer.tool_calls):
+            raise ValueError(f"tool_choice forces a call of {' or '.join(names)}, and the rule made none")
         usage = answer.usage_metadata or _usage(messages, answer)
         about = {"finish_reason": "tool_calls" if answer.tool_calls else "stop"}
         named = {"model_name": self.model_name} if self.model_name else {}
@@ -113,7 +105,7 @@ class ScriptedChat(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        answer = self._answer(messages)
+        answer = self._answer(messages, kwargs)
         for _ in self._paced(answer):
             time.sleep(self.delay_s)
         return ChatResult(generations=[ChatGeneration(message=answer)])
@@ -125,7 +117,7 @@ class ScriptedChat(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        answer = self._answer(messages)
+        answer = self._answer(messages, kwargs)
         for _ in self._paced(answer):
             await asyncio.sleep(self.delay_s)
         return ChatResult(generations=[ChatGeneration(message=answer)])
@@ -137,7 +129,7 @@ class ScriptedChat(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in self._paced(self._answer(messages)):
+        for chunk in self._paced(self._answer(messages, kwargs)):
             time.sleep(self.delay_s)
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -150,7 +142,7 @@ class ScriptedChat(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in self._paced(self._answer(messages)):
+        for chunk in self._paced(self._answer(messages, kwargs)):
             await asyncio.sleep(self.delay_s)
             if run_manager is not None:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -163,6 +155,21 @@ class ScriptedChat(BaseChatModel):
             yield from chunks[: self.fail_at]
             raise self.failure
         yield from chunks
+
+
+def _offered(given: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
+    """The names of the tools that may be called, and whether one must be. Raises ValueError for an unknown one."""
+    names = tuple(str(t["function"]["name"]) for t in given.get("tools") or ())
+    choice = given.get("tool_choice", "auto")
+    if isinstance(choice, dict):
+        choice = choice["function"]["name"]
+    if choice in ("auto", "none"):
+        return (() if choice == "none" else names), False
+    if choice in (True, "any", "required"):
+        return names, True
+    if choice not in names:
+        raise ValueError(f"tool_choice {choice!r} is none of the tools: {', '.join(names)}")
+    return (str(choice),), True
 
 
 def _fragments(answer: AIMessage) -> list[AIMessageChunk]:

@@ -52,7 +52,7 @@ async def test_one_model_serves_many_conversations_at_once() -> None:
 def test_binding_makes_a_copy() -> None:
     model = ScriptedChat(rule=asks)
     model.bind_tools([look])
-    assert model.bound == ()
+    assert model.invoke("x").tool_calls == []
 
 
 def test_a_rule_without_its_tool_answers_from_the_question() -> None:

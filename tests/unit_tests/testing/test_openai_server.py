@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -145,3 +146,10 @@ async def test_each_token_waits(server: OpenAIServer) -> None:
     began = time.monotonic()
     await chat(server).ainvoke(ASKED)
     assert time.monotonic() - began >= 0.06
+
+
+def test_one_client_serves_tests_with_a_loop_each(server: OpenAIServer) -> None:
+    """A connection that is kept belongs to the loop that opened it: the next test would find its loop closed."""
+    model = chat(server)
+    for _ in range(3):
+        assert asyncio.run(model.ainvoke(ASKED)).tool_calls

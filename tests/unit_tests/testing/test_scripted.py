@@ -11,6 +11,7 @@ import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.tools import tool
+from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import BaseModel
 
 from chatixia_langchain.testing import ScriptedChat, ask_then_answer
@@ -30,6 +31,18 @@ def listen(where: str) -> str:
 
 def lists_tools(messages: list[BaseMessage], tools: tuple[str, ...]) -> str:
     return ",".join(tools)
+
+
+class TestScriptedIsAChatModel(ChatModelUnitTests):
+    """What LangChain asks of every chat model."""
+
+    @property
+    def chat_model_class(self) -> type[ScriptedChat]:
+        return ScriptedChat
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"rule": lists_tools}
 
 
 def calls_first(messages: list[BaseMessage], tools: tuple[str, ...]) -> AIMessage:
