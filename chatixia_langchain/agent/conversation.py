@@ -37,6 +37,9 @@ class Turns(Protocol):
     async def again(self, thread: str, request: Incoming) -> bool:
         """Answer a request that was worked on before; False when it was not."""
 
+    async def held(self, messages: list[Incoming]) -> None:
+        """Hear what waits in a thread that is paused."""
+
 
 def thread_id(me: str, peer: str, conversation: str) -> str:
     """The thread of a conversation: the same for the same three names, and for no others."""
@@ -99,6 +102,15 @@ class Router:
             return
         lane.put(message)
 
+    def restore(self, message: Incoming) -> None:
+        """Take a message that an earlier process held: as many come as that one had room for."""
+        thread = thread_id(self._me, message.peer, message.conversation)
+        lane = self._lane(thread, message.peer)
+        if lane is None:
+            self._drop(thread, message)
+        else:
+            lane.put(message)
+
     def _lane(self, thread: str, peer: str) -> Lane | None:
         """The lane of a thread, with a worker; None when there is no room for another."""
         lane = self._lanes.get(thread)
@@ -128,7 +140,7 @@ class Router:
         return True
 
     def _drop(self, thread: str, message: Incoming) -> None:
-        logger.warning("paused and full: dropped peer=%s id=%s thread=%s", message.peer, message.message_id, thread)
+        logger.warning("no room: dropped peer=%s id=%s thread=%s", message.peer, message.message_id, thread)
         self._on_drop(thread, message)
 
     def _room(self, hops: int) -> asyncio.Semaphore:
@@ -175,3 +187,4 @@ class Router:
             lane.release()
         else:
             lane.hold(batch)
+            await self._turns.held(lane.messages)

@@ -27,6 +27,9 @@ CREATE TABLE IF NOT EXISTS messages (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS paused (thread TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS resumed (thread TEXT NOT NULL, message_id TEXT NOT NULL, UNIQUE (thread, message_id));
+CREATE TABLE IF NOT EXISTS held (
+    n INTEGER PRIMARY KEY, peer TEXT NOT NULL, message_id TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (peer, message_id)
+);
 """
 
 

@@ -51,6 +51,11 @@ class Lane:
             await self._room.wait()
         return True
 
+    @property
+    def messages(self) -> list[Incoming]:
+        """What waits, decisions apart."""
+        return [message for _, message in self._waiting]
+
     def put(self, message: Incoming) -> None:
         """Add a message at the end."""
         self._waiting.append((_now() + message.ttl_s, message))

@@ -20,6 +20,7 @@ from ..mesh.types import Incoming
 from .answers import LOCAL, Answers
 from .conversation import Router, thread_id
 from .database import Database
+from .held_mail import HeldMail
 from .paused import Paused, Pauses
 from .policy import InboundPolicy as InboundPolicy  # the public name is taken from here
 from .runner import runner_of
@@ -109,7 +110,8 @@ class MeshAgent:
             limit=recursion_limit,
             on_turn=show,
         )
-        self._turns = Turns(runner, policy, self._pauses, self._serving)
+        self._mail = HeldMail(self._file)
+        self._turns = Turns(runner, policy, self._pauses, self._mail, self._serving)
         self._limits = (max_concurrency, max_queue)
         self._skills = SkillChecks(mesh.config.skills)
         self._router: Router | None = None
@@ -162,6 +164,8 @@ class MeshAgent:
         )
         served.add(self.mesh)
         try:
+            for held in await self._mail.load():
+                router.restore(held)
             async for message in self.mesh.incoming():
                 await self._take(router, message)
         finally:

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from ..errors import Cancelled, MeshError, RemoteError
 from ..mesh.types import Incoming
 from .answers import LOCAL
+from .held_mail import HeldMail
 from .history import History
 from .outcome import Runner
 from .paused import Decision, Paused, Pauses
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 class Turns:
     """Decides on the messages of one agent, for a `Router`; `Serving` runs them."""
 
-    def __init__(self, runner: Runner, policy: InboundPolicy, pauses: Pauses, serving: Serving) -> None:
-        self._runner, self._policy, self._pauses, self._serving = runner, policy, pauses, serving
+    def __init__(self, runner: Runner, policy: InboundPolicy, pauses: Pauses, mail: HeldMail, serving: Serving) -> None:
+        self._runner, self._policy, self._pauses, self._mail, self._serving = runner, policy, pauses, mail, serving
         self._answers = serving.answers
 
     async def take(self, thread: str, batch: list[Incoming]) -> bool:
@@ -55,6 +56,13 @@ class Turns:
             logger.exception("no answer peer=%s id=%s", request.peer, request.message_id)
             await self._answers.failed(thread, request, exc)
         return True
+
+    async def held(self, messages: list[Incoming]) -> None:
+        """See `Router`."""
+        try:
+            await self._mail.keep(messages)
+        except Exception:  # they still wait in memory
+            logger.exception("held mail not written ids=%s", [m.message_id for m in messages])
 
     async def pause(self, thread: str, peer: str, conversation: str) -> Paused | None:
         """What a thread waits with, by its checkpointer's word; None when it is not paused."""
@@ -89,6 +97,7 @@ class Turns:
             return not new
         if new:
             await self._serving.run(thread, new, history)
+        await self._mail.done(batch)
         return True
 
     async def _again(self, thread: str, request: Incoming, history: History, id_: str) -> None:

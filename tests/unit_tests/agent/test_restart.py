@@ -65,6 +65,37 @@ async def test_a_paused_turn_goes_on_after_a_restart(local: LocalMesh, tmp_path:
     assert desk.done == ["x"]
 
 
+async def test_mail_that_was_held_is_there_after_a_restart(local: LocalMesh, tmp_path: Path) -> None:
+    """Its sender was told that it arrived, and the human may take days."""
+    a, desk = await local.join("a"), Desk()
+    async with restarted(local, tmp_path, desk.graph, max_queue=64) as agent:
+        paused = await a.ask("b", "delete x", conversation="c", timeout=10)
+        for n in range(40):  # more than one turn takes, and than the next process lets wait
+            await (await a.send("b", f"note-{n}", conversation="c")).delivered()
+        await until(lambda: len(agent._mail._kept) == 40)
+    async with restarted(local, tmp_path, desk.graph, max_queue=20) as agent:
+        await until(lambda: agent._router is not None and agent._router.waiting == 40)
+        assert (await decide(a, "b", paused, all_of(paused, "yes"))).content == "x: ['yes']"
+        heard = (await a.ask("b", "all?", conversation="c", timeout=10)).content
+        assert heard == "heard " + ", ".join(["delete x", *(f"note-{n}" for n in range(40)), "all?"])
+        await until(lambda: not agent._mail._kept)
+    async with restarted(local, tmp_path, desk.graph) as agent:
+        heard = (await a.ask("b", "again?", conversation="c", timeout=10)).content
+        assert heard.count("note-0,") == 1, "what had its turn is forgotten"
+
+
+async def test_held_mail_that_had_its_turn_before_a_crash_is_not_given_again(local: LocalMesh, tmp_path: Path) -> None:
+    """The turn is on disk, the mark that it was is not yet: the thread knows the message."""
+    a, desk = await local.join("a"), Desk()
+    async with restarted(local, tmp_path, desk.graph) as agent:
+        await (await a.send("b", "note", conversation="c", message_id="n1")).delivered()
+        assert (await a.ask("b", "hi", conversation="c", timeout=10)).content == "heard note, hi"
+        await agent._mail.keep([Incoming("a", "note", "c", "n1", expects_reply=False)])
+    async with restarted(local, tmp_path, desk.graph) as agent:
+        await until(lambda: not agent._mail._kept)
+        assert (await a.ask("b", "ho", conversation="c", timeout=10)).content == "heard note, hi, ho"
+
+
 async def test_a_repeated_decision_does_not_answer_the_next_question(local: LocalMesh, tmp_path: Path) -> None:
     """The tool asks twice. The first yes, sent again after a restart, must not be taken for the second."""
     a, desk = await local.join("a"), Desk()

@@ -24,6 +24,7 @@ class Turns:
         self.paused = False
         self.repeated: set[str] = set()  # ids that were worked on before
         self.batches: list[list[Incoming]] = []
+        self.waiting: list[str] = []  # told of a paused thread
 
     async def take(self, thread: str, batch: list[Incoming]) -> bool:
         await self.gate.wait()
@@ -39,6 +40,9 @@ class Turns:
             await request.reply("as before")
             return True
         return False
+
+    async def held(self, messages: list[Incoming]) -> None:
+        self.waiting = [m.content for m in messages]
 
     @property
     def texts(self) -> list[list[str]]:
@@ -205,6 +209,7 @@ async def test_a_paused_thread_holds_its_mail_and_a_decision_overtakes_it() -> N
         await router.feed(message(str(n), expects_reply=asks))
     await until_held(router)
     assert (turns.texts, router.waiting) == ([], 4)
+    assert turns.waiting == ["0", "1", "2", "3"], "all that waits is told, whatever its next turn would take"
     await router.feed(decision([]))
     await turns.until(5)
     assert turns.texts == [["decision"], ["0", "1"], ["2"], ["3"]], "nothing lost, doubled or turned round"
