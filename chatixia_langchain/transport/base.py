@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from ..protocol.limits import MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
@@ -66,8 +68,7 @@ class PeerLeft:
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):  # made for each message: a frozen dataclass takes five times as long
     """One message from `peer`, who is the peer of the channel and not what the message says."""
 
     peer: str
