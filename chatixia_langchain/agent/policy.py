@@ -31,7 +31,7 @@ class InboundPolicy:
 
     `trust_trace` lets a peer's LangSmith run be the parent of ours.
 
-    Raises ValueError for a limit below 1, an unknown `approvals`, or a str other than "all" in `tools`.
+    Raises ValueError for a limit below 1, an unknown `approvals`, or a str where a collection of names is wanted.
     """
 
     allow_peers: Collection[str] | None = None
@@ -52,7 +52,9 @@ class InboundPolicy:
             raise ValueError(f'tools is the str {self.tools!r}: give a collection of names, or "all"')
         if self.approvals not in ("caller", "local"):
             raise ValueError(f'approvals {self.approvals!r} is neither "caller" nor "local"')
-        for name in ("max_turns", "max_tokens", "max_seconds", "max_repeats", "max_turns_per_minute"):
+        if isinstance(self.allow_peers, str):  # `in` would find "b" in "bob"
+            raise ValueError(f"allow_peers is the str {self.allow_peers!r}: give a collection of names")
+        for name in ("max_hops", "max_turns", "max_tokens", "max_seconds", "max_repeats", "max_turns_per_minute"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, it must be at least 1")
 

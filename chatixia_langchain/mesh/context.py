@@ -115,12 +115,21 @@ current_tool_call: ContextVar[str | None] = ContextVar("chatixia_tool_call", def
 
 
 def place_of(turn: Turn | None, me: str, hops: int | None, chain: Iterable[str] | None) -> Place:
-    """The place of a message: what the caller says, else that of the turn. Raises MeshError `budget_exceeded`."""
+    """The place of a message: what the caller says, else that of the turn.
+
+    Raises MeshError `budget_exceeded`, and TypeError or ValueError for hops or a chain that are none.
+    """
+    if hops is not None and (not isinstance(hops, int) or hops < 0):
+        raise ValueError(f"hops {hops!r} is not a count")
+    if chain is not None:
+        chain = tuple(chain)
+        if not all(isinstance(name, str) for name in chain):
+            raise TypeError(f"chain {chain!r} is not a sequence of names")
     if turn is None:
         if hops is None and chain is None:
             return NOWHERE
-        return Place(hops or 0, tuple(chain or ()))
+        return Place(hops or 0, chain or ())
     place = turn.place(me)
     if hops is not None:
         place = place._replace(hops=hops)
-    return place if chain is None else place._replace(chain=tuple(chain))
+    return place if chain is None else place._replace(chain=chain)

@@ -19,7 +19,7 @@ from ..errors import (
     PeerUnreachable,
     RemoteError,
 )
-from ..protocol.envelope import Frame
+from ..protocol.envelope import MAX_CONVERSATION_CHARS, Frame
 from ..protocol.limits import is_message_id, is_peer_id
 from . import frames
 from .budget import Usage
@@ -97,7 +97,7 @@ class Requests:
         id_ = self._id(message_id)
         if id_ in core.pending:
             raise ValueError(f"message id {id_!r} waits for a reply already")
-        conversation = conversation or id_
+        conversation = _conversation(conversation) or id_
         place = place_of(turn, core.name, hops, chain)
         run = langsmith_run()
         if run:
@@ -186,7 +186,7 @@ class Requests:
         to = self.target(peer)
         ttl_s = SEND_TTL_S if ttl is None else ttl
         id_ = self._id(message_id)
-        conversation = conversation or id_
+        conversation = _conversation(conversation) or id_
         place = place_of(turn, core.name, hops, chain)
         body = frames.message(
             "message", id_, core.name, peer, content,
@@ -211,7 +211,7 @@ class Requests:
         if core.closing:
             raise MeshClosed(f"the mesh of {core.name!r} is closed", executed="no")
         names = [p.id for p in core.peers.values() if p.up or p.online] if to is None else list(dict.fromkeys(to))
-        options["conversation"] = conversation or core.ids.next()
+        options["conversation"] = _conversation(conversation) or core.ids.next()
         results = await asyncio.gather(*(self._one(name, content, turn, options) for name in names))
         return dict(zip(names, results, strict=True))
 
@@ -240,3 +240,12 @@ class Requests:
     def _check_size(self, peer: PeerState, body: bytes) -> None:
         if len(body) > peer.max_bytes:
             raise MessageTooBig(len(body), peer.max_bytes)
+
+
+def _conversation(given: str | None) -> str:
+    """The id of a conversation, "" for none. What the peer could not read is refused here: there it is only dropped."""
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"conversation is a {type(given).__name__}, it must be a str")
+    if given is not None and len(given) > MAX_CONVERSATION_CHARS:
+        raise ValueError(f"conversation has {len(given)} characters, the limit is {MAX_CONVERSATION_CHARS}")
+    return given or ""

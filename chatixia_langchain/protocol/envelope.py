@@ -97,6 +97,7 @@ class Frame(msgspec.Struct, omit_defaults=True, frozen=True):
         return value if isinstance(value, str) else ""
 
 
+MAX_CONVERSATION_CHARS: Final = 128
 _DECODER: Final = msgspec.json.Decoder(Frame)
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -150,8 +151,8 @@ def decode(data: bytes) -> Frame:
         raise InvalidLine(f"mesh.id {mesh.id[:80]!r} is not a message id")
     if mesh.kind in ("reply", "error", "cancel", "chunk") and not is_message_id(mesh.corr):
         raise InvalidLine(f"mesh.corr {mesh.corr[:80]!r} is not a message id")
-    if len(mesh.conversation) > 128:
-        raise InvalidLine("mesh.conversation is longer than 128 characters")
+    if len(mesh.conversation) > MAX_CONVERSATION_CHARS:
+        raise InvalidLine(f"mesh.conversation is longer than {MAX_CONVERSATION_CHARS} characters")
     if not (0 <= mesh.ttl_ms <= MAX_COUNT and 0 <= mesh.hops <= MAX_COUNT and 0 <= mesh.seq <= MAX_COUNT):
         raise InvalidLine("mesh.ttl_ms, mesh.hops and mesh.seq are 0 to 2**53")
     if mesh.kind == "chunk":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
@@ -121,6 +121,13 @@ class Call:
     def options(self) -> dict[str, Any]:
         """Keyword arguments that `ask` and `send` share."""
         return {"message_id": self.message_id, "conversation": self.conversation}
+
+
+def allow_list(names: Collection[str] | None) -> frozenset[str] | None:
+    """The peers that may be reached; None is all. Raises ValueError for a str, which stands for one name."""
+    if isinstance(names, str):
+        raise ValueError(f"allow is the str {names!r}: give a collection of names")
+    return None if names is None else frozenset(names)
 
 
 def tool_runtime(given: Any) -> Any:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from ..agent import text
 from ..errors import MeshError, PeerUnreachable
 from ..mesh.mesh import Mesh
-from .base import Call, Injected, MeshBaseTool, MeshToolArtifact, MeshToolError, artifact, tool_runtime
+from .base import Call, Injected, MeshBaseTool, MeshToolArtifact, MeshToolError, allow_list, artifact, tool_runtime
 from .exchange import Exchange
 from .skill import arguments_model, find_skill, given
 
@@ -101,7 +101,7 @@ class MeshTool(MeshBaseTool):
             description=description,
             args_schema=schema,
             timeout_s=timeout,
-            allow=None if allow is None else frozenset(allow),
+            allow=allow_list(allow),
             **more,
         )
 

@@ -33,6 +33,7 @@ from ..agent.tool_calls import failed
 from ..errors import MeshClosed, PeerUnreachable
 from ..mesh.mesh import Mesh
 from ..mesh.types import Incoming
+from .base import allow_list
 from .inbox import Inbox, MeshReplyTool
 from .per_peer import PeerTools
 from .tasks import MeshTask, merge_tasks
@@ -87,7 +88,7 @@ class MeshMiddleware(AgentMiddleware[MeshState, Any, Any]):
     ) -> None:
         super().__init__()
         self.mesh = mesh
-        names = None if allow is None else frozenset(allow)
+        names = allow_list(allow)
         self._repair = repair_orphans
         self._peers = PeerTools(mesh, names) if per_peer_tools else None
         self._inbox = Inbox(mesh, names) if inbox else None

@@ -173,7 +173,7 @@ class RemoteAgent(Runnable[RemoteInput, Any]):
 def question(given: RemoteInput, peer: str) -> str:
     """The text of an input that `peer` must see. Pure; see `RemoteAgent`.
 
-    Raises ValueError when there is none.
+    Raises ValueError when there is none, TypeError for what is no input.
     """
     if isinstance(given, str):
         return given
@@ -183,8 +183,10 @@ def question(given: RemoteInput, peer: str) -> str:
         if "messages" not in given:
             raise ValueError(f"a state needs 'messages', this mapping has: {', '.join(map(str, given))}")
         return question(given["messages"], peer)
-    else:
+    elif isinstance(given, BaseMessage | Sequence):
         messages = convert_to_messages([given] if isinstance(given, BaseMessage) else given)
+    else:
+        raise TypeError(f"the input is a {type(given).__name__}: give text, messages, or a state with messages")
     asked: list[str] = []
     for message in reversed(messages):
         said = str(message.text)

@@ -11,6 +11,7 @@ from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from ..mesh.mesh import Mesh
+from .base import allow_list
 from .fanout_tool import MeshAskManyTool
 from .mesh_tool import MeshTool
 from .peers_tools import MeshBroadcastTool, MeshListPeersTool, MeshSendTool
@@ -68,7 +69,7 @@ class MeshToolkit(BaseToolkit):
     ) -> None:
         super().__init__(
             mesh=mesh,  # type: ignore[call-arg]  # pydantic fields of this class
-            allow=None if allow is None else frozenset(allow),
+            allow=allow_list(allow),
             per_peer=per_peer,
             task_timeout_s=task_timeout,
         )

@@ -44,7 +44,9 @@ def test_default_lets_peers_use_no_tool() -> None:
     ("wrong", "why"),
     [
         ({"tools": "delete_file"}, "collection of names"),  # a str is a collection of letters
+        ({"allow_peers": "bob"}, "collection of names"),  # and `in` would let the peer "b" through
         ({"approvals": "nobody"}, "approvals"),
+        ({"max_hops": 0}, "max_hops"),
         ({"max_turns": 0}, "max_turns"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_repeats": 0}, "max_repeats"),

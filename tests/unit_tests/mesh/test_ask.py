@@ -178,6 +178,16 @@ async def test_what_cannot_be_sent_is_refused_and_names_the_fault(members: Membe
         await a.ask("b", "\ud800")
     with pytest.raises(TypeError, match="str"):
         await a.ask("b", 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="conversation is a int"):
+        await a.ask("b", "x", conversation=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="conversation has 129 characters"):
+        await a.ask("b", "x", conversation="c" * 129)
+    with pytest.raises(ValueError, match="conversation has 129 characters"):
+        await a.send("b", "x", conversation="c" * 129)
+    with pytest.raises(ValueError, match="hops -1"):
+        await a.ask("b", "x", hops=-1)
+    with pytest.raises(TypeError, match="chain"):
+        await a.send("b", "x", chain=(5,))  # type: ignore[arg-type]
     with pytest.raises(PeerUnreachable, match="itself"):
         await a.ask("a", "x")
     assert (await a.ask("b", "still fine")).content == "re:still fine"

@@ -63,6 +63,12 @@ def test_an_input_without_a_question_is_named(given: Any, fault: str) -> None:
         question(given, "b")
 
 
+@pytest.mark.parametrize("given", [None, 5])
+def test_what_is_no_input_is_named(given: Any) -> None:
+    with pytest.raises(TypeError, match=f"the input is a {type(given).__name__}"):
+        question(given, "b")
+
+
 async def test_the_answer_is_a_message_of_the_peer(far: Far) -> None:
     async def uses(message: Incoming) -> str:
         turn = current_turn.get()

@@ -13,7 +13,17 @@ from langchain_core.tools import BaseTool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from chatixia_langchain import InboundPolicy, Incoming, LocalMesh, Mesh, MeshAgent, MeshError, MeshToolkit
+from chatixia_langchain import (
+    InboundPolicy,
+    Incoming,
+    LocalMesh,
+    Mesh,
+    MeshAgent,
+    MeshError,
+    MeshMiddleware,
+    MeshTool,
+    MeshToolkit,
+)
 from chatixia_langchain.agent.guard import acts
 from chatixia_langchain.testing import ScriptedChat
 from chatixia_langchain.tools.fanout_tool import MAX_ASKED
@@ -165,6 +175,13 @@ async def test_past_the_deadline_counts_what_is_there(crowd: Crowd) -> None:
     result = await asked(many(crowd.a), message="x", deadline_s=0.5)
     assert "2 of 3 agents answered" in result.content
     assert result.artifact["d"]["error"] == "timeout"
+
+
+@pytest.mark.parametrize("make", [MeshTool, MeshToolkit, MeshMiddleware])
+def test_an_allow_list_that_is_a_str_is_refused(make: Any) -> None:
+    """It would stand for its letters, and nobody could be reached."""
+    with pytest.raises(ValueError, match="collection of names"):
+        make(Mesh("a", transport="memory"), allow="bob")
 
 
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"quorum": 0}, {"peers": [f"p{n}" for n in range(MAX_ASKED + 1)]}])
