@@ -53,6 +53,7 @@ TRAPS = {
         f"{TOOLS}::test_trap_a_sync_call_on_the_meshs_own_loop_would_never_end",
         f"{TOOLS}::test_trap_a_sync_agent_on_the_meshs_own_loop_runs_its_tools_in_threads",
         f"{TOOLS}::test_trap_a_loop_that_is_only_busy_is_waited_for",
+        "unit_tests/tools/test_toolkit.py::test_trap_a_sync_call_on_the_meshs_own_loop_says_so_at_once",
     ],
     "a call that is cancelled on one loop goes on on the other": [
         f"{TOOLS}::test_trap_cancellation_crosses_loops",
