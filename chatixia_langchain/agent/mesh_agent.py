@@ -49,7 +49,8 @@ class MeshAgent:
     What a turn started by a peer may use is the policy's to say: by default no tool that acts (`InboundPolicy`).
 
     A graph that pauses (`interrupt`) holds further mail of that conversation until a decision comes: from the peer that
-    asked, or, with `InboundPolicy(approvals="local")`, from this side by `paused()` and `resume()`.
+    asked, or, with `InboundPolicy(approvals="local")`, from this side by `paused()` and `resume()`. With a `state_dir`
+    what waits outlives the process, mail included. Requests that wait in vain are failed as `held`.
 
     Setup:
         The mesh must be started before `serve`. One mesh is served by one agent.
@@ -61,8 +62,9 @@ class MeshAgent:
         set, else in memory.
 
         `max_concurrency` bounds the turns at once (of requests of the same number of hops), `max_queue` the messages
-        that wait in one conversation: a request past it is refused as busy, anything else waits. `max_hops` (default 8)
-        is that of the policy. `on_turn` hears what turns do.
+        that wait in one conversation: a request past it is refused as busy, anything else waits, or, while the
+        conversation is paused, is dropped with a warning. `max_hops` (default 8) is that of the policy. `on_turn` hears
+        what turns do.
 
     Invocation:
         `await served.serve()` until it is cancelled or the mesh is closed.
