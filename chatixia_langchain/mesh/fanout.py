@@ -25,16 +25,21 @@ def choose(peers: Mapping[str, Peer], to: Iterable[str] | None, skill: str | Non
     """
     if k is not None and k < 1:
         raise ValueError(f"k is {k}, it must be 1 or more")
-    if isinstance(to, str):
-        raise TypeError("to is one str, it must be several names")
     if to is not None:
-        names = list(dict.fromkeys(to))
+        names = several(to)
     else:
         there = [p for p in peers.values() if p.state != "offline"]
         names = [p.id for p in sorted(there, key=lambda p: (_NEARNESS[p.state], p.id))]
     if skill is not None:
         names = [name for name in names if name in peers and has_skill(peers[name], skill)]
     return names[:k]
+
+
+def several(to: Iterable[str]) -> list[str]:
+    """Names that a caller gave, each once. Raises TypeError for one str, which would be taken for its letters."""
+    if isinstance(to, str):
+        raise TypeError(f"to is the str {to!r}, it must be several names")
+    return list(dict.fromkeys(to))
 
 
 def has_skill(peer: Peer, skill: str) -> bool:

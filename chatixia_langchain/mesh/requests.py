@@ -25,6 +25,7 @@ from . import frames
 from .budget import Usage
 from .context import Turn, place_of
 from .core import Core, PeerState
+from .fanout import several
 from .outgoing import Outgoing
 from .trace import LANGSMITH, ask_span, child, langsmith_run, recording
 from .types import Receipt, Reply
@@ -210,7 +211,7 @@ class Requests:
         core = self.core
         if core.closing:
             raise MeshClosed(f"the mesh of {core.name!r} is closed", executed="no")
-        names = [p.id for p in core.peers.values() if p.up or p.online] if to is None else list(dict.fromkeys(to))
+        names = [p.id for p in core.peers.values() if p.up or p.online] if to is None else several(to)
         options["conversation"] = _conversation(conversation) or core.ids.next()
         results = await asyncio.gather(*(self._one(name, content, turn, options) for name in names))
         return dict(zip(names, results, strict=True))

@@ -153,6 +153,16 @@ async def test_broadcast_reaches_everyone_and_a_failure_is_data(members: Members
     assert {getattr(e, "code", "") for e in too_big.values()} == {"message_too_big"}
 
 
+async def test_one_name_is_no_list_of_names(members: Members) -> None:
+    """Taken for its letters, it would reach the agents `b` and `c`."""
+    a, b, _ = [await members.join(n) for n in "abc"]
+    with pytest.raises(TypeError, match="'bc'"):
+        await a.broadcast("x", to="bc")
+    with pytest.raises(TypeError, match="'bc'"):
+        await a.ask_many("x", to="bc")
+    assert b.incoming().nowait() is None
+
+
 async def test_a_message_sent_just_before_closing_is_still_delivered(members: Members) -> None:
     b = await members.join("b")
     async with Mesh("brief", transport=members.hub.transport("brief")) as brief:
