@@ -11,7 +11,7 @@ that takes tools of an MCP server it does not trust must not take that server's 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -36,18 +36,19 @@ def acts(metadata: Mapping[str, Any] | None) -> bool:
 def refusal(tool_name: str, metadata: Mapping[str, Any] | None) -> MeshError | None:
     """Say why the turn that runs may not use a tool; None when it may, and outside of turns."""
     turn = current_turn.get()
-    return None if turn is None else _refusal(turn.tools, tool_name, metadata)
+    return None if turn is None else held(turn.tools, tool_name, metadata)
 
 
-def _refusal(names: Collection[str] | None, tool_name: str, metadata: Mapping[str, Any] | None) -> MeshError | None:
+def held(names: Collection[str] | None, tool_name: str, metadata: Mapping[str, Any] | None) -> MeshError | None:
+    """Say why a turn that may use `names` (None: all) may not use a tool; None when it may."""
     if names is None or tool_name in names or not acts(metadata):
         return None
     return MeshError(f"the tool {tool_name!r} is not for turns that a peer started", code="tool_refused", executed="no")
 
 
-def allowed(tools: Iterable[T]) -> list[T]:
+def allowed(tools: Iterable[T], may: Callable[[str, Mapping[str, Any] | None], MeshError | None] = refusal) -> list[T]:
     """Those of `tools` that the turn that runs may use: BaseTools, or the dicts that providers take for their own."""
-    return [t for t in tools if refusal(*_called(t)) is None]
+    return [t for t in tools if may(*_called(t)) is None]
 
 
 def _called(tool: Any) -> tuple[str, Mapping[str, Any] | None]:
@@ -77,7 +78,7 @@ class ToolGuard(BaseCallbackHandler):
     ) -> None:
         """Raise MeshError (`tool_refused`) for a tool that is kept back."""
         name = str((serialized or {}).get("name") or more.get("name") or "")
-        refused = _refusal(self.names, name, metadata)
+        refused = held(self.names, name, metadata)
         if refused is not None:
             raise refused
 
@@ -122,4 +123,4 @@ def _walk(thing: Any, depth: int) -> Iterator[tuple[str, Mapping[str, Any] | Non
 
 def kept_back(agent: Any, names: Collection[str] | None) -> list[str]:
     """Names of the tools inside `agent` that peers' turns may not use: what `serve` warns of."""
-    return sorted(n for n, metadata in tools_of(agent).items() if _refusal(names, n, metadata) is not None)
+    return sorted(n for n, metadata in tools_of(agent).items() if held(names, n, metadata) is not None)

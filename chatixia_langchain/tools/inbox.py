@@ -27,6 +27,7 @@ from .door import DoorTool
 
 logger = logging.getLogger(__name__)
 
+REPLY = "mesh_reply"
 MAX_TAKEN = 32  # messages before one model call: more would not fit its attention, and the rest comes before the next
 MAX_OPEN = 256  # requests held open; past it nothing is taken, and the mesh's inbox fills
 MAX_ANSWERED = 256  # answers remembered, so that a tool node that runs again is not told that it failed
@@ -43,8 +44,8 @@ class ReplyInput(BaseModel):
 class Inbox:
     """The mail of one mesh. All methods on the mesh's loop."""
 
-    def __init__(self, mesh: Mesh, allow: frozenset[str] | None) -> None:
-        self._mesh, self._policy = mesh, InboundPolicy(allow_peers=allow)
+    def __init__(self, mesh: Mesh, policy: InboundPolicy) -> None:
+        self._mesh, self._policy = mesh, policy
         self._open: dict[str, tuple[float, Incoming]] = {}  # by reference, with the deadline
         self._answered: dict[str, tuple[str, str]] = {}  # by reference: digest of the answer, peer
 
@@ -125,7 +126,7 @@ class MeshReplyTool(DoorTool):
     """Answer a request that came in with the mail. Only the run that was shown it can answer it.
 
     Instantiation:
-        By `MeshMiddleware(mesh)`.
+        By `MeshMiddleware(mesh, inbox=True)`.
 
     Invocation:
         By the model: `{"message_id": ..., "content": ...}`, with the id that stands beside the question.
@@ -134,7 +135,7 @@ class MeshReplyTool(DoorTool):
         It is offered while a question of this run waits.
     """
 
-    name: str = "mesh_reply"
+    name: str = REPLY
     description: str = text.REPLY
     args_schema: Any = ReplyInput
     inbox: Inbox = Field(exclude=True, repr=False)

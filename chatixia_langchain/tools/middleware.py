@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, NotRequired, TypeVar
 
 from langchain.agents.middleware.types import (
@@ -19,22 +20,24 @@ from langchain.agents.middleware.types import (
     PrivateStateAttr,
     ToolCallRequest,
 )
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AnyMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from ..agent import text
-from ..agent.guard import allowed, refusal
-from ..agent.history import human
+from ..agent.guard import allowed, held, refusal
+from ..agent.history import human, note
 from ..agent.orphans import repairs
+from ..agent.policy import InboundPolicy
 from ..agent.tool_calls import failed
-from ..errors import MeshClosed, PeerUnreachable
+from ..errors import MeshClosed, MeshError, PeerUnreachable
+from ..mesh.context import current_turn
 from ..mesh.mesh import Mesh
 from ..mesh.types import Incoming
 from .base import allow_list
-from .inbox import Inbox, MeshReplyTool
+from .inbox import REPLY, Inbox, MeshReplyTool
 from .per_peer import PeerTools
 from .tasks import MeshTask, merge_tasks
 from .toolkit import MeshToolkit
@@ -62,8 +65,10 @@ class MeshMiddleware(AgentMiddleware[MeshState, Any, Any]):
         `MeshMiddleware(mesh)`. `toolkit` brings the tools of `MeshToolkit`, with their tasks in the graph's state:
         with a checkpointer they survive a restart. `per_peer_tools` offers each peer that is online as `ask_<peer>`.
         `inbox` shows the model what peers send while it runs, fenced as data, unless a `MeshAgent` serves the mesh; a
-        request gets the tool `mesh_reply`, and is failed if the run ends without an answer. `repair_orphans` gives
-        tool calls without results an error result before the model sees them. `allow` limits the peers, for all of it.
+        request gets the tool `mesh_reply`, and is failed if the run ends without an answer. A thread that has seen mail
+        is held to `policy`: by default it may use no tool that acts any more, whoever asks, since the model may do what
+        the mail says. `repair_orphans` gives tool calls without results an error result before the model sees them.
+        `allow` limits the peers, for all of it.
 
     Invocation:
         The agent is called as ever, by `invoke` too: from any thread but that of the mesh's own loop.
@@ -82,7 +87,8 @@ class MeshMiddleware(AgentMiddleware[MeshState, Any, Any]):
         *,
         per_peer_tools: bool = False,
         toolkit: bool = True,
-        inbox: bool = True,
+        inbox: bool = False,
+        policy: InboundPolicy | None = None,
         repair_orphans: bool = True,
         allow: Sequence[str] | None = None,
     ) -> None:
@@ -91,7 +97,9 @@ class MeshMiddleware(AgentMiddleware[MeshState, Any, Any]):
         names = allow_list(allow)
         self._repair = repair_orphans
         self._peers = PeerTools(mesh, names) if per_peer_tools else None
-        self._inbox = Inbox(mesh, names) if inbox else None
+        policy = policy or InboundPolicy()
+        self._after_mail = policy.turn_tools
+        self._inbox = Inbox(mesh, policy if names is None else replace(policy, allow_peers=names)) if inbox else None
         tools: list[BaseTool] = MeshToolkit(mesh, allow=allow).get_tools() if toolkit else []
         if self._inbox is not None:
             tools.append(MeshReplyTool(mesh=mesh, allow=names, inbox=self._inbox))
@@ -184,7 +192,16 @@ class MeshMiddleware(AgentMiddleware[MeshState, Any, Any]):
         if self._peers is not None:
             tools += self._peers.offered({t.name for t in tools if isinstance(t, BaseTool)})
         messages: list[Any] = [*(repairs(request.messages) if self._repair else request.messages)]
-        return request.override(tools=allowed(tools), messages=messages)
+        return request.override(tools=allowed(tools, self._rule(request.messages)), messages=messages)
+
+    def _rule(self, messages: Sequence[AnyMessage]) -> Callable[[str, Mapping[str, Any] | None], MeshError | None]:
+        """What says whether a tool may be used: the turn of a peer, or, on a thread that has seen mail, our policy."""
+        if current_turn.get() is not None or self._inbox is None or not any(map(note, messages)):
+            return refusal
+        return self._mail_rule
+
+    def _mail_rule(self, name: str, metadata: Mapping[str, Any] | None) -> MeshError | None:
+        return None if name == REPLY else held(self._after_mail, name, metadata)
 
     # tools
 
@@ -219,7 +236,8 @@ class MeshMiddleware(AgentMiddleware[MeshState, Any, Any]):
     def _found(self, request: ToolCallRequest) -> ToolCallRequest | ToolMessage:
         """The request with its tool, or the result of a call that cannot run."""
         call, tool = request.tool_call, request.tool
-        refused = refusal(call["name"], tool.metadata if tool is not None else None)
+        may = self._rule(request.state.get("messages") or () if isinstance(request.state, dict) else ())
+        refused = may(call["name"], tool.metadata if tool is not None else None)
         if refused is not None:
             return failed(call, text.tool_refused(refused))
         if tool is not None or self._peers is None:

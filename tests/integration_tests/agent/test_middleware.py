@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from chatixia_langchain import Incoming, LocalMesh, Mesh, MeshAgent
+from chatixia_langchain import InboundPolicy, Incoming, LocalMesh, Mesh, MeshAgent
 from chatixia_langchain.testing import ScriptedChat
 
 from ...support import until
@@ -58,7 +58,8 @@ async def test_an_agent_with_the_mesh_in_it(local: LocalMesh) -> None:
     question = asyncio.create_task(curious.ask("planner", "when?", timeout=60))
     while not (await planner.status())["queues"]["inbox"]:
         await asyncio.sleep(0.02)
-    agent = agents.create_agent(ScriptedChat(rule=rule), middleware=[MeshMiddleware(planner, per_peer_tools=True)])
+    ours = MeshMiddleware(planner, per_peer_tools=True, inbox=True, policy=InboundPolicy(tools="all"))
+    agent = agents.create_agent(ScriptedChat(rule=rule), middleware=[ours])
     result = await agent.ainvoke(GO, {"recursion_limit": 200})
     assert result["messages"][-1].text == "oracle: short"
     assert (await question).content == "soon"

@@ -332,7 +332,8 @@ def test_an_agent_in_plain_sync_code() -> None:
         threading.Thread(target=lambda: b.call_sync(MeshAgent(b, echo).serve), daemon=True).start()
         a.sync.wait_for_peer("b")
         a.sync.delivered(b.sync.send("a", "by the way"))
-        agent = create_agent(calls_once("ask_b", message="hi"), middleware=[MeshMiddleware(a, per_peer_tools=True)])
+        ours = MeshMiddleware(a, per_peer_tools=True, inbox=True, policy=InboundPolicy(tools=["ask_b"]))
+        agent = create_agent(calls_once("ask_b", message="hi"), middleware=[ours])
         result = agent.invoke({"messages": [HumanMessage("go")]})
         assert [m.type for m in result["messages"]] == ["human", "human", "ai", "tool", "ai"]
         assert "by the way" in result["messages"][1].text

@@ -18,7 +18,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
-from chatixia_langchain import LocalMesh, Mesh, MeshAgent, MeshError
+from chatixia_langchain import InboundPolicy, LocalMesh, Mesh, MeshAgent, MeshError
 from chatixia_langchain.agent.mesh_agent import TurnEvent
 from chatixia_langchain.testing import ScriptedChat
 from chatixia_langchain.tools import inbox as inbox_module
@@ -41,6 +41,7 @@ class Pair:
             self.tools.append(names)
             return rule(messages, names)
 
+        options = {"inbox": True, "policy": InboundPolicy(tools="all"), **options}
         middleware = [MeshMiddleware(self.a, **options), *more]
         return create_agent(ScriptedChat(rule=noted), list(tools), middleware=middleware, checkpointer=saver)
 
