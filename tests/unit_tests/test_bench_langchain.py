@@ -48,6 +48,7 @@ def test_ratios_are_of_the_overhead_and_formed_within_a_round() -> None:
     assert "- gone: not installed here" in found
 
 
+@pytest.mark.slow
 def test_a_system_is_measured_beside_the_baseline(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     command = [sys.executable, str(BENCH / "run.py"), "--systems", "mesh-memory", "--rounds", "1", "--cap-s", "0.1"]
