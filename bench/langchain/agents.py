@@ -11,10 +11,11 @@ import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolCall, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import BaseTool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -71,12 +72,8 @@ class PlannerChat(BaseChatModel):
         if isinstance(last, ToolMessage):
             said = AIMessage(f"done: {last.text}")
         else:
-            call = {
-                "name": "specialist",
-                "args": {"message": last.text},
-                "id": f"c{len(messages)}",
-                "type": "tool_call",
-            }
+            # Ids of its own, as real models give: the same id in a thread is the same request, and not run again.
+            call = ToolCall(name="specialist", args={"message": last.text}, id=f"call-{uuid4().hex}")
             said = AIMessage("", tool_calls=[call])
         return ChatResult(generations=[ChatGeneration(message=said)])
 
