@@ -31,9 +31,9 @@ class PeerState:
     """What this side knows of one peer, and its traffic with it."""
 
     __slots__ = (
-        "card_known", "card_skills", "description", "dial", "dial_error", "dial_failures", "distrust", "doubt",
-        "fingerprint", "generation", "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online", "path",
-        "protocol", "refused", "room_waiters", "seen", "session", "stuck_since", "up", "writable",
+        "cancels", "card_known", "card_skills", "description", "dial", "dial_error", "dial_failures", "distrust",
+        "doubt", "fingerprint", "generation", "hello_sent", "id", "mailbox", "max_bytes", "nudge", "old", "online",
+        "path", "protocol", "refused", "room_waiters", "seen", "session", "stuck_since", "up", "writable",
     )  # fmt: skip
 
     def __init__(self, id: str, config: MeshConfig) -> None:
@@ -55,6 +55,7 @@ class PeerState:
         self.nudge = asyncio.Event()  # wakes a dial that pauses
         self.writable: asyncio.Task[None] | None = None
         self.refused: list[str] = []  # ids to answer busy in this turn of the loop; bounded by the peer's window
+        self.cancels: dict[str, float] = {}  # requests to cancel, again until it is heard, and until when; bounded
         self.room_waiters: deque[asyncio.Future[None]] = deque()  # senders that wait for the window, in order
 
     def view(self) -> Peer:
@@ -104,8 +105,9 @@ class Core:
         return state
 
     def has_work(self, peer: PeerState) -> bool:
-        """True when something waits to go to `peer`, or a reply of it is awaited."""
-        return bool(len(peer.session.outbox)) or next(self.pending.of(peer.id), None) is not None
+        """True when something waits to go to `peer`, or a reply of it is awaited, if only that it stopped."""
+        waits = bool(len(peer.session.outbox)) or next(self.pending.of(peer.id), None) is not None
+        return waits or any(until > self.now() for until in peer.cancels.values())
 
     def changed(self) -> None:
         """A peer changed: the next look at `snapshot` sees it."""

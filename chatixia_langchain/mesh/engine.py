@@ -96,6 +96,7 @@ class Engine:
         if not peer.old and event.path != "mailbox":
             self.receiver.say_hello(peer)
         self.out.send_acks(peer)  # first: behind all that goes again they might never get through a channel that breaks
+        self.out.cancel_again(peer)
         peer.session.outbox.requeue()
         self.out.flush(peer)
         core.emit(PeerEvent("connected", peer.id))

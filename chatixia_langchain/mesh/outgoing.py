@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STALE_S = 0.5  # a frame that waited longer than this goes with its remaining time to live written anew
+MAX_CANCELS = 256  # per peer that are told again; past it once has to do: the peer's own deadline ends the work too
 MAX_BUSY_IDS = 512  # in one frame: far below the size limit even with the longest ids
 RETRY_S = 0.2  # after a transport refused for a reason that should have been announced
 
@@ -216,12 +217,28 @@ class Outgoing:
     def abandon(self, peer: PeerState, id_: str) -> bool:
         """Nobody waits for request `id_` any more: take it back, or tell the peer. True when it was never sent."""
         entry = peer.session.outbox.drop(id_)
-        self.core.pending.pop(id_)
+        waiting = self.core.pending.pop(id_)
         never_sent = entry is not None and entry.tries == 0
         if not never_sent and not peer.old:
-            self.control(peer, frames.control("cancel", self.core.name, peer.id, corr=id_))
+            self._cancel(peer, id_, waiting.deadline if waiting is not None else 0.0)
         self.give_room(peer)
         return never_sent
+
+    def _cancel(self, peer: PeerState, id_: str, until: float) -> None:
+        """Tell the peer that nobody waits, and again on the next channel unless its answer comes before."""
+        if until > self.core.now() and len(peer.cancels) < MAX_CANCELS:
+            peer.cancels[id_] = until
+        self.control(peer, frames.control("cancel", self.core.name, peer.id, corr=id_))
+        if not peer.up and id_ in peer.cancels:
+            self.paths.seek(peer)
+
+    def cancel_again(self, peer: PeerState) -> None:
+        """A channel is open: what was cancelled may not have been heard."""
+        for id_, until in list(peer.cancels.items()):
+            if until > self.core.now():
+                self.control(peer, frames.control("cancel", self.core.name, peer.id, corr=id_))
+            else:
+                del peer.cancels[id_]
 
     # the timer
 

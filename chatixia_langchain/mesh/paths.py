@@ -138,6 +138,7 @@ class Paths:
     def _give_up(self, peer: PeerState, *, everything: bool) -> None:
         """Tell those who wait. Messages stay until their time to live is over, unless the peer was never there."""
         why = peer.dial_error or "no open channel"
+        peer.cancels.clear()
         outbox = peer.session.outbox
         for waiting in self.core.pending.of(peer.id):
             entry = outbox.entries.get(waiting.id)

@@ -140,6 +140,7 @@ class Receiver:
     def _reply(self, peer: PeerState, frame: Frame, part: MeshPart, path: str) -> None:
         waiting = self.core.pending.match(peer.id, part.corr)
         if waiting is None:
+            peer.cancels.pop(part.corr, None)  # it stopped, or was done before it heard
             return  # late, repeated or forged
         self.out.acked(peer, (part.corr,))  # a reply acknowledges its request
         if waiting.owner.done():
@@ -162,6 +163,7 @@ class Receiver:
         if not restarted:
             return
         logger.info("peer=%s: its agent was restarted", peer.id)
+        peer.cancels.clear()  # it remembers no request
         for waiting in self.core.pending.of(peer.id):
             if waiting.acked:
                 self.out.fail(peer, waiting.id, PeerGone(f"the agent of {peer.id!r} was restarted before it answered"))

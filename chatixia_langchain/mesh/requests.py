@@ -132,6 +132,7 @@ class Requests:
         """Send a request and wait for what answers it, and the path it came by."""
         core = self.core
         answer: asyncio.Future[tuple[Frame, str]] = core.loop.create_future()
+        to.cancels.pop(id_, None)  # it is asked again
         core.pending.add(Waiting(id_, to.id, started, deadline, answer, sink))
         try:
             self.out.submit(to, Entry(id_, body, "request", started, deadline))
