@@ -1,6 +1,6 @@
 """Judges a run by what its members wrote down: what was accepted, delivered, handled. Pure: events in, a verdict out.
 
-An event is one JSON object of a member's append-only log: `t` (the machine's monotonic seconds), `me`, `event`, `id` and
+An event is one JSON object of a member's log: `t` (the machine's monotonic seconds), `me`, `event`, `id` and
 
 - `accepted` {to, conv, seq, body}: `send()` or `ask()` took it; `seq` counts per (sender, receiver, conversation)
 - `settled` {to, state, path, reason}: the final word on a message

@@ -20,7 +20,7 @@ pytestmark = [
 
 async def test_f12_partition_the_mailbox_takes_over_and_gives_back(tmp_path: Path) -> None:
     async with Lab(tmp_path, seed=1, sidecar=sidecar_binary()) as lab:
-        verdict = await cells.f12(lab, cells.Span(fault_s=6, before_s=1, after_s=3))
+        verdict = await cells.f12(lab, cells.Span(fault_s=14, before_s=1, after_s=3))
     print("F12", verdict.line())
     assert verdict.good, verdict.notes
     assert verdict.by_mailbox
