@@ -7,7 +7,8 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -258,11 +259,19 @@ async def test_attaches_to_a_running_sidecar_and_to_its_successor(binary: str, t
     await second.wait()
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's: `tmp_path` is longer than that beside other workers."""
+    with tempfile.TemporaryDirectory(prefix="swept-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 async def test_folders_of_killed_agents_are_swept_and_no_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
-    old, used, young, foreign = (tmp_path / n for n in ("chatixia-ipc-a", "chatixia-ipc-b", "chatixia-ipc-c", "other"))
+    monkeypatch.setattr(process.tempfile, "tempdir", str(short_path))
+    names = ("chatixia-ipc-a", "chatixia-ipc-b", "chatixia-ipc-c", "other")
+    old, used, young, foreign = (short_path / n for n in names)
     for folder in (old, used, young, foreign):
         folder.mkdir()
     (used / "ipc.sock").touch()
