@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import threading
 
 import pytest
 
@@ -13,6 +15,10 @@ HIDES_A_PART = re.compile(
     re.IGNORECASE,
 )
 hidden: list[str] = []
+
+# A shell that starts a job in the background lets it ignore Ctrl-C, and so would every program that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
