@@ -105,9 +105,9 @@ def tools_of(agent: Any) -> dict[str, Mapping[str, Any] | None]:
 
 
 def _walk(thing: Any, depth: int) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
-    held = getattr(thing, "tools_by_name", None)  # langgraph's ToolNode, ChatLoop
-    if isinstance(held, Mapping):
-        yield from (_called(t) for t in held.values())
+    tools = getattr(thing, "tools_by_name", None)  # langgraph's ToolNode, ChatLoop
+    if isinstance(tools, Mapping):
+        yield from (_called(t) for t in tools.values())
     if depth == MAX_DEPTH:
         return
     nodes = getattr(thing, "nodes", None)
